@@ -1,0 +1,1 @@
+"""Commands that print the numbers which the documentation states."""

@@ -1,0 +1,93 @@
+"""Reads the cameras of any known calibration format, and matches them to videos by name."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from calibration.aniposelib_toml import read_toml
+from calibration.camera import Camera
+from calibration.opencap_pickle import read_opencap
+from calibration.qualisys import read_qualisys
+from pipeline.errors import PipelineError
+
+READERS = {".qca.txt": read_qualisys, ".toml": read_toml, ".pickle": read_opencap}
+
+CROPPED_PX = 16
+"""Encoders crop or pad an image to a multiple of 8 or 16 px: such a difference is no other camera."""
+
+
+def read_file(path: Path) -> list[Camera]:
+    """Read all cameras of a calibration file, or of a folder of OpenCap's pickles.
+
+    Raises PipelineError for an unknown format, an unreadable file, or one without cameras.
+    """
+    if not path.exists():
+        raise PipelineError(f"there is no calibration at {path}")
+    reader = next((r for suffix, r in READERS.items() if path.name.lower().endswith(suffix)), None)
+    if path.is_dir():
+        reader = read_opencap
+    if reader is None:
+        known = ", ".join(READERS)
+        raise PipelineError(f"{path}: unknown calibration format. Known: {known}")
+    cameras = reader(path)
+    if not cameras:
+        raise PipelineError(f"{path} holds no cameras")
+    return cameras
+
+
+def read_cameras(
+    path: Path,
+    names: Sequence[str],
+    image_sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> tuple[list[Camera], list[str]]:
+    """Return the cameras of these videos, in their order and in a Y-up world, and notices.
+
+    `image_sizes` are the videos' widths and heights (px): a calibration for another size of the
+    same shape is scaled, one that differs by a few pixels is kept, any other is refused.
+    """
+    if len(names) < 2:
+        raise PipelineError(
+            f"only one camera ({', '.join(names)}): at least two are needed to see in depth."
+        )
+    by_key = {_key(camera.name): camera for camera in read_file(path)}
+    if missing := [name for name in names if _key(name) not in by_key]:
+        raise PipelineError(
+            f"{path} has no camera {', '.join(missing)}. It has "
+            f"{', '.join(camera.name for camera in by_key.values())}; the videos are "
+            f"{', '.join(names)}. Name each video after its camera."
+        )
+    cameras = [replace(by_key[_key(name)], name=name).in_y_up_world() for name in names]
+    notices = []
+    if len(by_key) > len(names):
+        unused = [c.name for key, c in by_key.items() if key not in {_key(name) for name in names}]
+        notices.append(f"calibrated, but without a video: {', '.join(unused)}")
+    if image_sizes:
+        fitted = [_fit(camera, image_sizes[camera.name]) for camera in cameras]
+        cameras = [camera for camera, _ in fitted]
+        notices += [notice for _, notice in fitted if notice]
+    return cameras, notices
+
+
+def _key(name: str) -> str:
+    """`cam01`, `Cam_1` and `cam1` are one camera; `cam1` and `cam10` are two."""
+    plain = re.sub(r"[^0-9a-z]", "", name.lower())
+    return re.sub(r"0*(\d+)", lambda match: f".{match[1]}", plain)
+
+
+def _fit(camera: Camera, video: tuple[int, int]) -> tuple[Camera, str | None]:
+    calibrated = camera.image_size
+    if calibrated == video:
+        return camera, None
+    sizes = f"calibrated at {calibrated[0]}x{calibrated[1]} px, its video has {video[0]}x{video[1]}"
+    if max(abs(a - b) for a, b in zip(calibrated, video, strict=True)) <= CROPPED_PX:
+        return replace(camera, image_size=video), (
+            f"camera {camera.name}: {sizes}. Taken as cropped or padded by the encoder at the right "
+            "or lower edge; if it was cropped elsewhere or resized, points are off by as much."
+        )
+    if abs(video[0] / calibrated[0] / (video[1] / calibrated[1]) - 1) < 0.01:
+        return camera.scaled_to(video), f"camera {camera.name}: {sizes}. Its intrinsics were scaled."
+    hint = " Turn the videos, or calibrate upright." if calibrated == video[::-1] else ""
+    raise PipelineError(
+        f"camera {camera.name}: {sizes}, another shape.{hint} This calibration is not of this video."
+    )

@@ -1,0 +1,1 @@
+"""Networks, pose backends and the registry of model files."""

@@ -1,0 +1,252 @@
+"""The command line: `pipeline --help`."""
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from pipeline import __version__
+from pipeline.errors import PipelineError
+from stages import ORDER
+from stages.trial import Progress, Trial
+
+app = typer.Typer(
+    help="From videos of calibrated cameras to joint angles: markerless biomechanics.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+models = typer.Typer(help="List, fetch, verify and import the model files.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+console = Console()
+errors = Console(stderr=True)
+
+From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run again from here.")]
+To = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Stop after this stage.")]
+Force = Annotated[bool, typer.Option("--force", help="Run every stage, even if up to date.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting; may be repeated."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """From videos of calibrated cameras to joint angles: markerless biomechanics."""
+    if show:
+        console.print(f"pipeline {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=f"Stages: {', '.join(ORDER)}.")
+def run(
+    session: Annotated[Path, typer.Argument(help="The session folder.")],
+    activity: Annotated[
+        str | None, typer.Option(help="Run the trials of this activity, such as squats.")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(help="Run this trial only.")] = None,
+    first: From = None,
+    last: To = None,
+    force: Force = False,
+    overrides: Set = None,
+    dump_frames: Annotated[
+        bool, typer.Option("--dump-frames", help="Also write every video frame as an image.")
+    ] = False,
+) -> None:
+    """Run a session: videos to joint angles and a report.
+
+    Stages whose settings, inputs and code have not changed are skipped.
+
+    Examples:
+
+    `pipeline run sessions/subject2 --activity squats`
+
+    `pipeline run sessions/subject2 --trial squats1 --from smooth --set smooth.cutoff_hz=8`
+
+    `pipeline run sessions/subject2 --to triangulate`
+    """
+    from pipeline.session import Session
+
+    trials = Session(session).select(activity, trial)
+    changes = [*(overrides or ()), *(["frames.dump_frames=true"] if dump_frames else ())]
+    _run_trials(Session(session), trials, changes, first, last, force)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to build the session.")] = Path(
+        "sessions/demo"
+    ),
+    force: Force = False,
+    overrides: Set = None,
+) -> None:
+    """Build a session from real footage of four cameras, and run it.
+
+    The first time, this fetches about 90 MB of model files and videos.
+
+    Examples:
+
+    `pipeline demo`
+
+    `pipeline demo sessions/trial-run --set smooth.method=butterworth`
+    """
+    from pipeline.demo import build_demo
+    from pipeline.session import Session
+
+    session = Session(build_demo(folder))
+    _run_trials(session, session.select(), overrides or [], None, None, force)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: what is missing, and how to get it."""
+    from pipeline.doctor import examine
+
+    table = Table("", "what", "found", box=None)
+    marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "optional": "[yellow]optional[/]"}
+    findings = examine()
+    for finding in findings:
+        table.add_row(marks[finding.verdict], finding.subject, finding.detail)
+    console.print(table)
+    if any(finding.verdict == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _run_trials(
+    session, trials: list[Trial], overrides: list[str], first: str | None, last: str | None,
+    force: bool,
+) -> None:  # fmt: skip
+    from pipeline.config import configure
+    from pipeline.runner import run_trial
+
+    for trial in trials:
+        configuration = configure(trial.activity, session.table.settings, overrides)
+        console.print(f"[bold]{trial.name}[/] ({trial.activity}, {len(trial.videos)} cameras)")
+        with _Watch() as watch:
+            for outcome in run_trial(trial, configuration, watch, first, last, force):
+                watch.finished(outcome)
+        report = trial.folder("report") / "report.html"
+        if report.exists() and (last is None or last == ORDER[-1]):
+            console.print(f"  angles  {trial.folder('report') / 'angles.csv'}", soft_wrap=True)
+            console.print(f"  report  {report}", soft_wrap=True)
+        else:
+            console.print(f"  results {trial.results}", soft_wrap=True)
+
+
+class _Watch:
+    """A progress bar for the stage at work, and a line for each that has finished."""
+
+    def __init__(self):
+        self._bars = Bars(
+            TextColumn("  {task.description:12}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self):
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error):
+        self._bars.stop()
+
+    def __call__(self, trial: Trial, stage: str) -> Progress:
+        task = self._bars.add_task(stage, total=None)
+        return lambda done, total: self._bars.update(task, completed=done, total=total)
+
+    def finished(self, outcome) -> None:
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        state = "up to date" if outcome.skipped else f"{outcome.seconds:.1f} s"
+        console.print(f"  {outcome.stage:12} {state}")
+        for notice in outcome.notices:
+            console.print(f"    [yellow]note[/] {notice}", highlight=False, soft_wrap=True)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the model files: what they are, how large, under which licence, and if cached."""
+    from models.assets import is_present, list_assets
+
+    table = Table("name", "cached", "MB", "licence", "what", box=None)
+    for asset in list_assets():
+        cached = "[green]yes[/]" if is_present(asset.name) else "no"
+        size = f"{asset.size_bytes / 1e6:.1f}"
+        table.add_row(asset.name, cached, size, asset.licence, asset.description)
+    console.print(table)
+
+
+@models.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(help="Names; all needed ones if none.")] = None,
+) -> None:
+    """Fetch model files into the cache, and check them. Example: `pipeline models fetch`."""
+    from models.assets import fetch as fetch_asset
+    from models.assets import list_assets
+
+    for name in names or [asset.name for asset in list_assets() if not asset.optional]:
+        console.print(f"{name}: {fetch_asset(name)}", soft_wrap=True)
+
+
+@models.command()
+def verify() -> None:
+    """Hash every cached model file again, and compare with the registry."""
+    from models.assets import is_present, list_assets
+    from models.assets import verify as verify_asset
+
+    for asset in list_assets():
+        if is_present(asset.name):
+            verify_asset(asset.name)
+            console.print(f"{asset.name}: [green]ok[/]")
+
+
+@models.command("import")
+def import_files(
+    name: Annotated[str, typer.Argument(help="Name in the registry.")],
+    path: Annotated[Path, typer.Argument(help="A file, a folder or a wheel that holds the files.")],
+) -> None:
+    """Take model files from this computer, for machines without internet.
+
+    Example: `pipeline models import blazepose-full mediapipe-0.10.21-….whl`
+    """
+    from models.assets import import_from
+
+    console.print(f"{name}: {import_from(name, path)}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every failure is one message and an exit code that is not 0."""
+    try:
+        app()
+    except PipelineError as error:
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("stopped. Finished stages are kept; run again to go on.")
+        sys.exit(130)
+    except Exception as error:  # a bug of ours: one line for the user, the rest for the report
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="pipeline-", suffix=".log", delete=False, encoding="utf-8"
+        ) as log:
+            log.write(traceback.format_exc())
+        errors.print(
+            f"[bold red]internal error:[/] {type(error).__name__}: {error}. This is a bug: please "
+            f"report it with {log.name}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(70)

@@ -1,0 +1,98 @@
+"""Checks of the installation: what is missing, and how to get it."""
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.assets import is_present, list_assets
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    subject: str
+    verdict: str
+    """`ok`, `missing` (the demo cannot run) or `optional`."""
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Look at Python, the packages that fail most often, video codecs, models and GPU."""
+    return [
+        _python(),
+        _attempt("OpenSim", _opensim, "pip install opensim (needs Python 3.11 or 3.12, 64 bit)"),
+        _attempt("pose models", _litert, "pip install ai-edge-litert"),
+        _attempt("video decoding", _decoders, "pip install --force-reinstall av"),
+        _attempt("overlay videos", _encoder, "pip install --force-reinstall av"),
+        _attempt("OpenCV", _opencv, "pip install opencv-python (on Linux: apt install libgl1)"),
+        _gpu(),
+        *(_asset(asset.name, asset.optional) for asset in list_assets()),
+    ]
+
+
+def _python() -> Finding:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    detail = f"{platform.python_version()} on {platform.platform()}"
+    return Finding(
+        "Python",
+        "ok" if supported else "missing",
+        detail if supported else f"{detail}. Install Python 3.11 or 3.12.",
+    )
+
+
+def _attempt(subject: str, check: Callable[[], str], remedy: str) -> Finding:
+    try:
+        return Finding(subject, "ok", check())
+    except Exception as error:  # whatever a broken installation raises is the finding
+        return Finding(subject, "missing", f"{type(error).__name__}: {error}. Try: {remedy}")
+
+
+def _opensim() -> str:
+    import opensim
+
+    return opensim.GetVersion()
+
+
+def _litert() -> str:
+    from ai_edge_litert import interpreter
+
+    return f"LiteRT with {interpreter.Interpreter.__name__}"
+
+
+def _opencv() -> str:
+    import cv2
+
+    return cv2.__version__
+
+
+def _decoders() -> str:
+    import av
+
+    wanted = ("h264", "hevc", "vp9", "mjpeg", "mpeg4")
+    if lacking := [name for name in wanted if name not in av.codecs_available]:
+        raise RuntimeError(f"PyAV lacks the decoders {', '.join(lacking)}")
+    return f"PyAV {av.__version__} reads {', '.join(wanted)}"
+
+
+def _encoder() -> str:
+    import av
+
+    av.Codec("libx264", "w")
+    return "H.264 through libx264"
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", "ok", torch.cuda.get_device_name())
+    return Finding("GPU", "optional", "none that torch can use: everything runs on the CPU")
+
+
+def _asset(name: str, optional: bool) -> Finding:
+    if is_present(name):
+        return Finding(name, "ok", "cached")
+    verdict = "optional" if optional else "missing"
+    return Finding(name, verdict, f"not cached. Get it: pipeline models fetch {name}")

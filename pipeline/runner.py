@@ -1,0 +1,219 @@
+"""Runs the stages in order, each atomically, and skips what is up to date. Holds no science."""
+
+import ast
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.config import Configuration
+from pipeline.errors import PipelineError
+from pipeline.files import replacing, sha256_of
+from stages import ORDER
+from stages.trial import Progress, Trial
+
+PROJECT_PACKAGES = ("stages", "models", "calibration")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one stage."""
+
+    stage: str
+    skipped: bool
+    seconds: float
+    notices: list[str]
+
+
+Watch = Callable[[Trial, str], Progress]
+"""`watch(trial, stage)`: called when a stage starts; returns where it reports progress."""
+
+
+def run_trial(
+    trial: Trial,
+    configuration: Configuration,
+    watch: Watch,
+    first: str | None = None,
+    last: str | None = None,
+    force: bool = False,
+) -> Iterator[Outcome]:
+    """Run the stages of one trial, yielding each outcome.
+
+    Stages before `last`, and it, run where their settings, inputs or code have changed; from
+    `first` on, or all with `force`, they run in any case. A static trial that scales the model is
+    augmented before.
+
+    Raises PipelineError for whatever the user can mend; finished stages are kept.
+    """
+    for name in filter(None, (first, last)):
+        if name not in ORDER:
+            raise PipelineError(f"there is no stage '{name}'. The stages: {', '.join(ORDER)}")
+    end = ORDER.index(last) if last else len(ORDER) - 1
+    start = ORDER.index(first) if first else len(ORDER)
+    if start > end and first:
+        raise PipelineError(f"--from {first} comes after --to {last}")
+    if trial.scaling_trial and end >= ORDER.index("kinematics"):
+        yield from run_trial(trial.scaling_trial, configuration, watch, last="augment")
+    with _reporting_disk_errors(trial), _locked(trial):
+        for index, stage in enumerate(ORDER[: end + 1]):
+            yield _run_stage(trial, stage, configuration, watch, force or index >= start)
+
+
+def _run_stage(
+    trial: Trial, stage: str, configuration: Configuration, watch: Watch, force: bool
+) -> Outcome:
+    module = import_module(f"stages.{stage}")
+    settings = getattr(configuration, stage)
+    description = describe(trial, stage, module, settings)
+    key = _digest(description)
+    folder = trial.folder(stage)
+    record = read_record(folder)
+    if not force and record.get("key") == key and _intact(folder, record):
+        return Outcome(stage, True, 0.0, record["notices"])
+    began = time.perf_counter()
+    with _replacing_folder(folder) as temporary:
+        notices = module.run(trial, settings, temporary, watch(trial, stage))
+        seconds = time.perf_counter() - began
+        record = {
+            "stage": stage,
+            "key": key,
+            "seconds": round(seconds, 3),
+            "notices": notices,
+            **description,
+            "outputs": _hashes(temporary),
+        }
+        text = json.dumps(record, indent=2, default=str)
+        with replacing(temporary / "stage.json") as path:
+            path.write_text(text, encoding="utf-8")
+    return Outcome(stage, False, seconds, notices)
+
+
+def describe(trial: Trial, stage: str, module: ModuleType, settings: Any) -> dict[str, Any]:
+    """Everything that a stage's result depends on, files by their hash."""
+    upstream = {need: read_record(trial.folder(need)).get("outputs", {}) for need in module.NEEDS}
+    named = {"trial": trial.name, "activity": trial.activity} | module.inputs(trial, settings)
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "inputs": {name: _fingerprint(value) for name, value in named.items()},
+        "upstream": {need: _digest(outputs) for need, outputs in upstream.items()},
+        "code": code_version(module.__name__),
+    }
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what a stage noted about itself in its folder; empty if it never finished."""
+    try:
+        return json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+
+
+@cache
+def code_version(module: str) -> str:
+    """Hash of a module's source and of all modules of ours that it imports, however deep."""
+    seen: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        spec = find_spec(name) if name not in seen else None
+        if spec is None or spec.origin is None:
+            continue
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        seen[name] = source
+        queue += [each for each in _imports(source) if each.split(".")[0] in PROJECT_PACKAGES]
+    return _digest(seen)
+
+
+def _imports(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            if node.module in PROJECT_PACKAGES:
+                yield from (
+                    f"{node.module}.{alias.name}"
+                    for alias in node.names
+                    if find_spec(f"{node.module}.{alias.name}")
+                )
+
+
+def _fingerprint(value: Any) -> Any:
+    if isinstance(value, Path):
+        return _hashes(value) if value.is_dir() else sha256_of(value)
+    if isinstance(value, Mapping):
+        return {str(name): _fingerprint(each) for name, each in value.items()}
+    return value
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _intact(folder: Path, record: Mapping[str, Any]) -> bool:
+    return all((folder / name).is_file() for name in record["outputs"])
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` only if the block succeeds."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _locked(trial: Trial) -> Iterator[None]:
+    trial.results.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(trial.results / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise PipelineError(
+            f"another run is working on {trial.results}. Wait for it, or stop it."
+        ) from error
+
+
+@contextmanager
+def _reporting_disk_errors(trial: Trial) -> Iterator[None]:
+    remedies = {
+        errno.ENOSPC: "The disk is full: free some space",
+        errno.EACCES: "Give yourself the right to write there, or copy the session elsewhere",
+        errno.EROFS: "The disk is read-only: copy the session elsewhere",
+    }
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or trial.results
+        remedy = remedies.get(error.errno, "Check the disk")
+        raise PipelineError(
+            f"{error.strerror or error} ({where}). {remedy}, then run again: finished stages are kept."
+        ) from error

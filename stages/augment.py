@@ -1,0 +1,272 @@
+"""Augment: video keypoints to the 43 anatomical markers that OpenSim's model needs."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict
+from scipy.interpolate import CubicSpline
+
+from models.assets import asset_folder, fingerprint
+from models.augmenter import (
+    LOWER_FEATURES,
+    MARKERS,
+    RATE_HZ,
+    REFERENCE,
+    UPPER_FEATURES,
+    VIDEO_KEYPOINTS,
+    Augmenter,
+    load_augmenter,
+)
+from pipeline.errors import PipelineError
+from pipeline.files import load_dataset, save_dataset
+from stages.trial import Progress, Subject, Trial
+
+NEEDS = ("smooth",)
+ASSET = "augmenter-v0.3"
+
+THIGH_AND_SHANK_PER_HEIGHT = 0.245 + 0.246
+"""Hip to knee to ankle as a share of body height (Drillis and Contini, 1966, as in Winter,
+Biomechanics and Motor Control of Human Movement, 4th ed., 2009, figure 4.1)."""
+ASSUMED_BODY_MASS_INDEX = 22.5
+"""kg/m², used only where the session does not state the mass."""
+SMALL_TOE = (0.876, 0.086, 0.255)
+"""The small toe from the heel, in heel-to-big-toe lengths: forwards, upwards, outwards. The ratios
+of the keypoints that OpenCap places on LaiUhlrich2022's foot."""
+SHORTEST_STRETCH_S = 0.2
+"""The network needs a run-up: shorter stretches of complete keypoints are not augmented."""
+
+Keypoints = dict[str, Float[np.ndarray, "time 3"]]
+
+
+class Settings(BaseModel):
+    """Options of the augmentation: none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
+    """Complete the augmenter's 20 keypoints; return them with their kind by name.
+
+    Kinds: `measured` as the pose model gave it; `derived`, the neck and the mid-hip as middles of
+    shoulders and hips; `estimated`, a small toe that the pose model does not know, placed from
+    heel, big toe and ankle by a fixed ratio. An estimated small toe says nothing about how the
+    forefoot turns, so subtalar angles that rest on it are weak.
+    """
+    found, kind = dict(keypoints), dict.fromkeys(keypoints, "measured")
+    for name, pair in (("Neck", ("RShoulder", "LShoulder")), (REFERENCE, ("RHip", "LHip"))):
+        if name not in found and all(part in found for part in pair):
+            found[name], kind[name] = (found[pair[0]] + found[pair[1]]) / 2, "derived"
+    for side in "RL":
+        parts = [f"{side}Heel", f"{side}BigToe", f"{side}Ankle"]
+        if f"{side}SmallToe" not in found and all(part in found for part in parts):
+            found[f"{side}SmallToe"] = small_toe(*(found[part] for part in parts), side)
+            kind[f"{side}SmallToe"] = "estimated"
+    missing = [name for name in VIDEO_KEYPOINTS if name not in found]
+    if missing:
+        raise PipelineError(
+            f"the pose model does not give {', '.join(missing)}, which the marker augmenter needs. "
+            "Choose a backend with feet: pipeline run … --set keypoints.backend=blazepose"
+        )
+    return {name: found[name] for name in VIDEO_KEYPOINTS}, kind
+
+
+def small_toe(
+    heel: Float[np.ndarray, "time 3"],
+    big_toe: Float[np.ndarray, "time 3"],
+    ankle: Float[np.ndarray, "time 3"],
+    side: str,
+) -> Float[np.ndarray, "time 3"]:
+    """Place the small toe in the plane of the sole, outwards of the big toe, by `SMALL_TOE`."""
+    length = np.linalg.norm(big_toe - heel, axis=-1, keepdims=True)
+    forwards = (big_toe - heel) / length
+    upwards = ankle - heel
+    upwards = upwards - (upwards * forwards).sum(-1, keepdims=True) * forwards
+    upwards = upwards / np.linalg.norm(upwards, axis=-1, keepdims=True)
+    outwards = np.cross(forwards, upwards) * (1 if side == "R" else -1)
+    along, up, out = SMALL_TOE
+    return heel + length * (along * forwards + up * upwards + out * outwards)
+
+
+def estimated_height_m(keypoints: Keypoints) -> float:
+    """Body height from thigh and shank, medians over time and both sides."""
+    lengths = [
+        np.linalg.norm(keypoints[f"{side}{top}"] - keypoints[f"{side}{bottom}"], axis=-1)
+        for top, bottom in (("Hip", "Knee"), ("Knee", "Ankle"))
+        for side in "RL"
+    ]
+    thigh, shank = np.nanmedian(np.concatenate(lengths[:2])), np.nanmedian(np.concatenate(lengths[2:]))
+    return float((thigh + shank) / THIGH_AND_SHANK_PER_HEIGHT)
+
+
+def body_size(subject: Subject, keypoints: Keypoints) -> tuple[float, float, list[str]]:
+    """Return height (m) and mass (kg), and a notice for each that the session does not state.
+
+    Raises PipelineError for a height that no adult or child who stands has.
+    """
+    notices = []
+    measured = estimated_height_m(keypoints)
+    height = subject.height_m
+    if height is None:
+        height = measured
+        notices.append(
+            f"height_m is not given in session.toml: estimated as {height:.2f} m from the length of "
+            "the legs. Measure it: marker positions scale with it."
+        )
+    elif abs(measured / height - 1) > 0.15:
+        notices.append(
+            f"height_m = {height:.2f} m in session.toml, but the legs in the video are those of a "
+            f"person of {measured:.2f} m. Check the height, and the scale of the calibration."
+        )
+    if not 0.8 <= height <= 2.5:
+        raise PipelineError(
+            f"body height of {height:.2f} m is impossible. Check height_m in session.toml (metres) "
+            "and the scale of the calibration (metres against millimetres, size of the board)."
+        )
+    mass = subject.mass_kg
+    if mass is None:
+        mass = ASSUMED_BODY_MASS_INDEX * height**2
+        notices.append(
+            f"mass_kg is not given in session.toml: assumed {mass:.0f} kg (body mass index "
+            f"{ASSUMED_BODY_MASS_INDEX}). Joint angles hardly depend on it; forces would."
+        )
+    return height, mass, notices
+
+
+def rotation_to_heading(keypoints: Keypoints, rows: slice) -> Float[np.ndarray, "3 3"]:
+    """Rotation about Y that turns the person to walk along +X, their right to +Z.
+
+    By the mean direction of hips and shoulders over the rows. The network was trained on people
+    turned at many angles, and answers a little differently to each: the same movement shall give
+    the same angles whichever way the laboratory is laid out.
+    """
+    right = sum(
+        (keypoints[f"R{part}"][rows] - keypoints[f"L{part}"][rows]).mean(0)
+        for part in ("Hip", "Shoulder")
+    )
+    angle = np.arctan2(right[0], right[2])  # about Y, from +Z to the person's right
+    cosine, sine = np.cos(-angle), np.sin(-angle)
+    return np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]])
+
+
+def augment(
+    keypoints: Keypoints,
+    time_s: Float[np.ndarray, "time"],
+    networks: tuple[Augmenter, Augmenter],
+    height_m: float,
+    mass_kg: float,
+) -> Float[np.ndarray, "time 43 3"]:
+    """Return the 43 anatomical markers (m, order of `MARKERS`) for each sample.
+
+    Each stretch of time in which all keypoints are known is turned to the trained heading and
+    resampled to the trained 60 Hz, augmented, resampled back and turned back. NaN elsewhere.
+    """
+    stacked = np.stack([keypoints[name] for name in VIDEO_KEYPOINTS], axis=1)
+    markers = np.full((len(time_s), len(MARKERS), 3), np.nan)
+    for start, end in _complete_stretches(np.isfinite(stacked).all((1, 2))):
+        time = time_s[start:end]
+        if time[-1] - time[0] < SHORTEST_STRETCH_S:
+            continue
+        rotation = rotation_to_heading(keypoints, slice(start, end))
+        trained = np.arange(time[0], time[-1] + 0.5 / RATE_HZ, 1 / RATE_HZ)
+        # Queried at most half a sample past the end, so that no sample is left out.
+        turned = CubicSpline(time, stacked[start:end] @ rotation.T)(trained)
+        answer = CubicSpline(trained, _both_networks(turned, networks, height_m, mass_kg))(time)
+        markers[start:end] = answer @ rotation
+    return markers
+
+
+def _both_networks(stacked, networks, height_m, mass_kg):
+    position = dict(zip(VIDEO_KEYPOINTS, np.moveaxis(stacked, 1, 0), strict=True))
+    answers = []
+    with torch.inference_mode():
+        for network, names in zip(networks, (LOWER_FEATURES, UPPER_FEATURES), strict=True):
+            features = np.stack([position[name] for name in names], axis=1)
+            answers.append(
+                network(
+                    torch.as_tensor(features, dtype=torch.float32)[None],
+                    torch.as_tensor(position[REFERENCE], dtype=torch.float32)[None],
+                    height_m,
+                    mass_kg,
+                )[0].numpy()
+            )
+    return np.concatenate(answers, axis=1)
+
+
+def _complete_stretches(complete: Bool[np.ndarray, "time"]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.r_[False, complete, False].astype(int)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def never_complete(keypoints: Keypoints, markers: Float[np.ndarray, "time 43 3"]) -> str | None:
+    """Say which keypoints keep the augmenter from ever working, if it never does."""
+    if np.isfinite(markers).any():
+        return None
+    shares = {name: np.isfinite(value).all(-1).mean() for name, value in keypoints.items()}
+    worst = sorted(shares, key=shares.get)[:4]
+    listed = ", ".join(f"{name} ({shares[name]:.0%} of the trial)" for name in worst)
+    return (
+        f"in no stretch of {SHORTEST_STRETCH_S:g} s are all keypoints of the body known, which the "
+        f"marker augmenter needs. Least seen: {listed}. Film so that at least two cameras see them, "
+        "or lower triangulate.min_confidence if the overlay videos show them in the right place."
+    )
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    subject = trial.subject
+    return {"height_m": subject.height_m, "mass_kg": subject.mass_kg, "asset": fingerprint(ASSET)}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Augment the smoothed keypoints of one trial into `markers.nc`."""
+    points = load_dataset(trial.folder("smooth") / "points.nc")
+    measured = {
+        str(name): points.position.sel(keypoint=name).transpose("time", "axis").values
+        for name in points.keypoint.values
+    }
+    keypoints, kind = video_keypoints(measured)
+    height_m, mass_kg, notices = body_size(trial.subject, keypoints)
+    folder = asset_folder(ASSET)
+    networks = (load_augmenter(folder / "lower"), load_augmenter(folder / "upper"))
+    markers = augment(keypoints, points.time.values, networks, height_m, mass_kg)
+    if problem := never_complete(keypoints, markers):
+        raise PipelineError(problem)
+    estimated = [name for name in VIDEO_KEYPOINTS if kind[name] == "estimated"]
+    if estimated:
+        notices.append(
+            f"{' and '.join(estimated)}: estimated from heel, big toe and ankle, since the pose model "
+            "does not know them. Subtalar angles and foot rotation are weak."
+        )
+    unknown = 1 - np.isfinite(markers).all((1, 2)).mean()
+    if unknown:
+        notices.append(f"{unknown:.0%} of the trial has no markers, since keypoints are missing there.")
+    names = [*VIDEO_KEYPOINTS, *MARKERS]
+    save_dataset(
+        xr.Dataset(
+            {
+                "position": (
+                    ("time", "marker", "axis"),
+                    np.concatenate([np.stack(list(keypoints.values()), 1), markers], axis=1),
+                    {"units": "m"},
+                )
+            },
+            coords={
+                "time": points.time,
+                "marker": names,
+                "axis": ["x", "y", "z"],
+                "kind": ("marker", [kind.get(name, "augmented") for name in names]),
+            },
+            attrs=points.attrs
+            | {
+                "height_m": height_m,
+                "mass_kg": mass_kg,
+                "height_source": "session" if trial.subject.height_m else "estimated",
+                "mass_source": "session" if trial.subject.mass_kg else "assumed",
+            },
+        ),
+        out / "markers.nc",
+    )
+    return notices

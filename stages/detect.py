@@ -1,0 +1,205 @@
+"""Detect: where persons are, in every frame of every camera, and which of them is the subject."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.assets import fingerprints
+from models.backends import backend
+from models.people import Detections
+from pipeline.errors import PipelineError
+from pipeline.files import load_dataset, save_dataset
+from stages.frames import read_frames
+from stages.trial import Progress, Trial
+
+NEEDS = ("frames",)
+
+FOLLOW_OVERLAP = 0.2
+"""A person's boxes in neighbouring frames overlap at least this much (intersection over union)."""
+
+
+class Settings(BaseModel):
+    """Options of the person detection."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str = "blazepose"
+    """Whose detector to use; see `pipeline models list`."""
+    batch_size: int = Field(16, gt=0)
+    """Frames given to the detector at once: bounds the memory."""
+    max_persons: int = Field(3, gt=0)
+    """Persons kept in each frame."""
+    max_gap_s: float = Field(0.2, ge=0)
+    """The subject's box is carried on across gaps of detection up to this long."""
+
+
+def follow_subject(
+    boxes: Float[np.ndarray, "frame person 4"], max_gap_frames: int
+) -> Int[np.ndarray, "frame"]:
+    """Index of the subject among each frame's persons; -1 where the subject was not found.
+
+    Starts at the largest box of the trial, as the subject of a recording is near and whole, and
+    follows it forwards and backwards by overlap. Where nobody overlaps for longer than
+    `max_gap_frames`, the largest person is taken anew.
+    """
+    size = np.nan_to_num((boxes[..., 2:] - boxes[..., :2]).prod(-1), nan=-1.0)
+    chosen = np.full(len(boxes), -1)
+    start, person = np.unravel_index(size.argmax(), size.shape)
+    chosen[start] = person
+    for way in (1, -1):
+        last, gap = boxes[start, person], 0
+        frame = start + way
+        while 0 <= frame < len(boxes):
+            overlap = _overlap(last, boxes[frame])
+            best = int(overlap.argmax())
+            if overlap[best] >= FOLLOW_OVERLAP:
+                chosen[frame] = best
+            elif gap >= max_gap_frames and size[frame].max() > 0:
+                chosen[frame] = int(size[frame].argmax())
+            gap = 0 if chosen[frame] >= 0 else gap + 1
+            last = boxes[frame, chosen[frame]] if chosen[frame] >= 0 else last
+            frame += way
+    return chosen
+
+
+def _overlap(box, others):
+    shared = np.clip(
+        np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2]), 0, None
+    ).prod(-1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared
+    return np.nan_to_num(shared / union, nan=0.0)
+
+
+def stack(detections: list[Detections], max_persons: int) -> dict[str, np.ndarray]:
+    """Arrays of boxes, rotations and scores, the best persons first; NaN and 0 where nobody is."""
+    frames = len(detections)
+    arrays = {
+        "box": np.full((frames, max_persons, 4), np.nan),
+        "rotation": np.full((frames, max_persons), np.nan),
+        "score": np.zeros((frames, max_persons)),
+    }
+    for index, found in enumerate(detections):
+        count = min(len(found.scores), max_persons)
+        arrays["box"][index, :count] = found.boxes[:count]
+        arrays["rotation"][index, :count] = found.rotations[:count]
+        arrays["score"][index, :count] = found.scores[:count]
+    return arrays
+
+
+def subject_first(arrays: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Reorder each frame's persons so that the subject is person 0, or nobody is."""
+    persons = arrays["score"].shape[1]
+    nobody = {"box": np.nan, "rotation": np.nan, "score": 0.0}
+    subject = np.where(chosen >= 0, chosen, persons)[:, None]
+    order = np.argsort(np.arange(persons + 1) != subject, axis=1, kind="stable")[:, :persons]
+    ordered = {}
+    for name, values in arrays.items():
+        padding = np.full_like(values[:, :1], nobody[name])
+        padded = np.concatenate([values, padding], axis=1)
+        ordered[name] = np.take_along_axis(
+            padded, order.reshape(*order.shape, *[1] * (values.ndim - 2)), 1
+        )
+    return ordered
+
+
+def bridge(
+    values: Float[np.ndarray, "frame *any"], max_gap_frames: int
+) -> Float[np.ndarray, "frame *any"]:
+    """Interpolate linearly across gaps (NaN) of at most `max_gap_frames` frames.
+
+    For boxes only: they say where to look, and the pose model then says if a person is there.
+    """
+    flat = values.reshape(len(values), -1).copy()
+    known = np.flatnonzero(np.isfinite(flat).all(-1))
+    for before, after in zip(known[:-1], known[1:], strict=True):
+        if 1 < after - before <= max_gap_frames + 1:
+            share = np.linspace(0, 1, after - before + 1)[1:-1, None]
+            flat[before + 1 : after] = flat[before] * (1 - share) + flat[after] * share
+    return flat.reshape(values.shape)
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Yield lists of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def as_dataset(views: dict[str, dict[str, np.ndarray]], frames: int, persons: int) -> xr.Dataset:
+    """Label the persons of all cameras; cameras with fewer frames are padded."""
+
+    def gather(name, nothing):
+        padded = [
+            np.pad(
+                view[name],
+                ((0, frames - len(view[name])), *[(0, 0)] * (view[name].ndim - 1)),
+                constant_values=nothing,
+            )
+            for view in views.values()
+        ]
+        return np.stack(padded)
+
+    person = ("camera", "frame", "person")
+    return xr.Dataset(
+        {
+            "box": ((*person, "corner"), gather("box", np.nan), {"units": "px"}),
+            "rotation": (person, gather("rotation", np.nan), {"units": "rad"}),
+            "score": (person, gather("score", 0.0), {"units": "1"}),
+        },
+        coords={"camera": list(views), "corner": ["x1", "y1", "x2", "y2"]},
+    )
+
+
+def notices_about(views: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """What the user should know: frames without the subject, other people in view."""
+    notices = []
+    for name, view in views.items():
+        found = (view["score"][:, 0] > 0).mean()
+        if found < 0.9:
+            notices.append(f"camera {name}: the subject was found in {found:.0%} of the frames only.")
+        several = (view["score"] > 0).sum(1) > 1
+        if several.mean() > 0.02:
+            notices.append(
+                f"camera {name}: other people in {several.mean():.0%} of the frames. The largest "
+                "person is followed: check in the overlay video that it is the subject."
+            )
+    return notices
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    return {"videos": trial.videos, "assets": fingerprints(backend(settings.backend).assets)}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Detect the persons in one trial's videos and write `detections.nc`."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    detector = backend(settings.backend).detector()
+    total = int(np.isfinite(timeline.frame_time).sum())
+    views, done = {}, 0
+    for name, video in trial.videos.items():
+        found: list[Detections] = []
+        for batch in batches(read_frames(video), settings.batch_size):
+            found += detector.detect([image for _, _, image in batch])
+            progress(done + len(found), total)
+        done += len(found)
+        arrays = stack(found, settings.max_persons)
+        if not arrays["score"].any():
+            raise PipelineError(
+                f"camera {name}: no person found in {video}. Is it the right video, upright, with "
+                f"the person large enough? Leave the camera out with cameras = [...] in session.toml."
+            )
+        gap = round(settings.max_gap_s * float(timeline["rate_hz"].sel(camera=name)))
+        arrays = subject_first(arrays, follow_subject(arrays["box"], gap))
+        for region in ("box", "rotation"):
+            arrays[region][:, 0] = bridge(arrays[region][:, 0], gap)
+        views[name] = arrays
+    save_dataset(
+        as_dataset(views, timeline.sizes["frame"], settings.max_persons), out / "detections.nc"
+    )
+    return notices_about(views)

@@ -1,0 +1,233 @@
+"""Frames: read each camera's video with its true timestamps, and lay out a common timeline."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.errors import PipelineError
+from pipeline.files import save_dataset
+from stages.trial import Progress, Trial
+
+NEEDS = ()
+
+Image = UInt8[np.ndarray, "height width 3"]
+
+
+class Settings(BaseModel):
+    """Options of reading frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate_hz: float | None = Field(None, gt=0)
+    """Samples per second of the common timeline; the cameras' median rate if not given."""
+    dump_frames: bool = False
+    """Also write every frame as a JPEG, for looking at."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds, found by decoding it."""
+
+    width: int
+    height: int
+    """px, upright: after the rotation that the file asks for."""
+    rotation_deg: int
+    """How far players turn this video clockwise to show it upright."""
+    promised_frames: int
+    """As the file's header says; 0 if it does not."""
+    frame_time: Float[np.ndarray, "frame"]
+    """s after the first frame, of every frame that could be decoded."""
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames per second: the inverse of the median interval."""
+        return float(1 / np.median(np.diff(self.frame_time)))
+
+
+def read_frames(video: Path) -> Iterator[tuple[int, float, Image]]:
+    """Yield index, seconds after the first frame, and the upright BGR image of every frame.
+
+    Streams: memory does not grow with the video's length. Ends where the video is damaged.
+
+    Raises PipelineError if the file is missing or no video at all.
+    """
+    for index, seconds, frame in _decode(video):
+        image = frame.to_ndarray(format="bgr24")
+        quarter_turns = _rotation_deg(frame) // 90
+        yield index, seconds, np.ascontiguousarray(np.rot90(image, -quarter_turns))
+
+
+def probe(video: Path, progress: Progress) -> VideoInfo:
+    """Decode a whole video for its timestamps and size.
+
+    Raises PipelineError if it holds fewer than two frames.
+    """
+    times, first, promised = [], None, 0
+    with _opened(video) as container:
+        promised = container.streams.video[0].frames
+    for index, seconds, frame in _decode(video):
+        first = first or frame
+        times.append(seconds)
+        progress(index + 1, max(promised, index + 1))
+    if len(times) < 2:
+        raise PipelineError(f"{video} holds {len(times)} readable frames. Export or copy it again.")
+    rotation = _rotation_deg(first)
+    size = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    return VideoInfo(*size, rotation, promised, np.array(times))
+
+
+def _opened(video: Path):
+    if not video.is_file():
+        raise PipelineError(f"there is no video {video}")
+    try:
+        container = av.open(str(video))
+    except (av.FFmpegError, OSError) as error:
+        raise PipelineError(
+            f"cannot read {video}: {error.strerror or error}. It is damaged or cut short, or no "
+            "video: copy it from the camera again, or convert it to MP4 (H.264)."
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise PipelineError(f"{video} has no picture in it")
+    return container
+
+
+def _decode(video: Path):
+    with _opened(video) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        start = None
+        frames = container.decode(stream)
+        index = 0
+        while True:
+            try:
+                frame = next(frames)
+            except (StopIteration, av.FFmpegError):  # damaged from here: `notices` tell how much
+                return
+            if frame.pts is None:
+                continue
+            seconds = float(frame.pts * frame.time_base)
+            start = seconds if start is None else start
+            yield index, seconds - start, frame
+            index += 1
+
+
+def _rotation_deg(frame: av.VideoFrame) -> int:
+    """Clockwise turn to show a frame upright: 0, 90, 180 or 270."""
+    return round(-frame.rotation / 90) * 90 % 360
+
+
+def common_timeline(
+    clocks: dict[str, Float[np.ndarray, "frame"]], rate_hz: float
+) -> Float[np.ndarray, "time"]:
+    """Sample times, s, from when the last camera starts to when the first one stops.
+
+    `clocks` are the cameras' frame times on the session's clock.
+    """
+    start = max(clock[0] for clock in clocks.values())
+    end = min(clock[-1] for clock in clocks.values())
+    if end <= start:
+        spans = ", ".join(f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items())
+        raise PipelineError(
+            f"the cameras' recordings do not overlap in time: {spans}. Check clock_offsets_s in "
+            "session.toml, and that these videos belong to one trial."
+        )
+    return start + np.arange(int((end - start) * rate_hz + 1e-3) + 1) / rate_hz
+
+
+def notices_about(infos: dict[str, VideoInfo], rate_hz: float) -> list[str]:
+    """What the user should know about these videos.
+
+    Raises PipelineError for a video of which less than half could be read.
+    """
+    notices = []
+    for name, info in infos.items():
+        readable = len(info.frame_time)
+        if readable < 0.5 * info.promised_frames:
+            raise PipelineError(
+                f"camera {name}: only {readable} of {info.promised_frames} frames can be read: its "
+                "video is damaged or cut short. Copy it from the camera again."
+            )
+        if readable < info.promised_frames - 1:
+            notices.append(
+                f"camera {name}: {readable} of {info.promised_frames} frames can be read; its video "
+                "is damaged or cut short."
+            )
+        intervals = np.diff(info.frame_time) * info.rate_hz
+        if dropped := int((intervals > 1.5).sum()):
+            notices.append(f"camera {name}: {dropped} gaps of dropped frames.")
+        elif np.abs(intervals - 1).max() > 0.2:
+            notices.append(f"camera {name}: frames at irregular times (variable frame rate).")
+        if abs(info.rate_hz / rate_hz - 1) > 0.01:
+            notices.append(
+                f"camera {name} films at {info.rate_hz:.2f} Hz, the timeline has {rate_hz:.2f} Hz: "
+                "its keypoints are interpolated."
+            )
+    return notices
+
+
+def as_dataset(infos: dict[str, VideoInfo], time: np.ndarray, rate_hz: float) -> xr.Dataset:
+    """Label the frame times of all cameras and the common timeline."""
+    longest = max(len(info.frame_time) for info in infos.values())
+    padded = [
+        np.pad(info.frame_time, (0, longest - len(info.frame_time)), constant_values=np.nan)
+        for info in infos.values()
+    ]
+    each = infos.values()
+    return xr.Dataset(
+        {
+            "frame_time": (("camera", "frame"), np.stack(padded), {"units": "s"}),
+            "width": ("camera", [info.width for info in each], {"units": "px"}),
+            "height": ("camera", [info.height for info in each], {"units": "px"}),
+            "rotation_deg": ("camera", [info.rotation_deg for info in each], {"units": "deg"}),
+            "rate_hz": ("camera", [info.rate_hz for info in each], {"units": "Hz"}),
+        },
+        coords={"camera": list(infos), "time": ("time", time, {"units": "s"})},
+        attrs={"rate_hz": rate_hz},
+    )
+
+
+def dump_frames(video: Path, folder: Path) -> None:
+    """Write every frame as `000000.jpg`, counted from 0."""
+    folder.mkdir(parents=True)
+    for index, _, image in read_frames(video):
+        path = folder / f"{index:06d}.jpg"
+        if not cv2.imwrite(str(path), image):
+            raise PipelineError(f"cannot write {path}: is the disk full?")
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    return {"videos": trial.videos, "clock_offsets_s": trial.clock_offsets_s}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Read the videos of one trial and write `timeline.nc`."""
+    if len(trial.videos) < 2:
+        raise PipelineError(
+            f"trial {trial.name} has {len(trial.videos)} video: depth needs two cameras at least. "
+            "Expected videos/TRIAL/CAMERA.mp4, one file a camera."
+        )
+    infos = {}
+    for index, (name, video) in enumerate(trial.videos.items()):
+        infos[name] = probe(
+            video, lambda done, total, index=index: progress(index * total + done, len(trial.videos) * total)
+        )
+    rate_hz = settings.rate_hz or float(np.median([info.rate_hz for info in infos.values()]))
+    clocks = {
+        name: info.frame_time + trial.clock_offsets_s.get(name, 0.0) for name, info in infos.items()
+    }
+    time = common_timeline(clocks, rate_hz)
+    notices = notices_about(infos, rate_hz)
+    save_dataset(as_dataset(infos, time, rate_hz), out / "timeline.nc")
+    if settings.dump_frames:
+        for name, video in trial.videos.items():
+            dump_frames(video, out / "images" / name)
+    return notices

@@ -1,0 +1,47 @@
+"""What a stage knows about the recording that it works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages import ORDER
+
+Progress = Callable[[int, int], None]
+"""`progress(done, total)`: called as a stage's work advances."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing: for callers without a progress bar."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The person filmed. Missing values are None, never guessed here."""
+
+    height_m: float | None = None
+    mass_kg: float | None = None
+    sex: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recording by several cameras, and the folder that its results go to."""
+
+    name: str
+    activity: str
+    videos: dict[str, Path]
+    """Video file by camera name."""
+    calibration: Path
+    """Calibration file, or folder of per-camera files."""
+    results: Path
+    subject: Subject = field(default_factory=Subject)
+    clock_offsets_s: dict[str, float] = field(default_factory=dict)
+    """Seconds to add to a camera's own clock to get the session's; 0 where absent."""
+    scaling_trial: "Trial | None" = None
+    """The static trial that scales the model, if the session has one."""
+    model: Path | None = None
+    """An OpenSim model already scaled to the subject, brought by the session."""
+
+    def folder(self, stage: str) -> Path:
+        """Folder with the artefacts of one stage."""
+        return self.results / f"{ORDER.index(stage) + 1:02d}_{stage}"

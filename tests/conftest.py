@@ -1,0 +1,43 @@
+"""A synthetic rig with known truth, and the data that lies beside the repository."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data (../shared) is not beside this checkout")
+    return SHARED
+
+
+def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Extrinsics (3, 4) of a camera at `center` that looks at `target`, image upright, Y up."""
+    forward = (target - center) / np.linalg.norm(target - center)
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return np.column_stack([rotation, -rotation @ center])
+
+
+def ring(count: int, radius_m: float = 4.0, height_m: float = 1.5) -> np.ndarray:
+    """Extrinsics (camera, 3, 4) of a ring of cameras that look at a person's middle."""
+    angles = np.linspace(0.3, 0.3 + 2 * np.pi, count, endpoint=False)
+    centers = np.stack([radius_m * np.cos(angles), np.full(count, height_m), radius_m * np.sin(angles)], 1)
+    return np.stack([look_at(center, np.array([0.0, 0.9, 0.0])) for center in centers])
+
+
+def observe(points: np.ndarray, extrinsics: np.ndarray) -> np.ndarray:
+    """Undistorted image coordinates (camera, ..., 2) of points (..., 3), by OpenCV."""
+    views = [
+        cv2.projectPoints(
+            points.reshape(-1, 1, 3), cv2.Rodrigues(pose[:, :3])[0], pose[:, 3], np.eye(3), None
+        )[0].reshape(*points.shape[:-1], 2)
+        for pose in extrinsics
+    ]
+    return np.stack(views)

@@ -1,0 +1,205 @@
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from models.assets import asset_folder
+from models.augmenter import (
+    LOWER_FEATURES,
+    LOWER_RESPONSES,
+    MARKERS,
+    UPPER_FEATURES,
+    UPPER_RESPONSES,
+    VIDEO_KEYPOINTS,
+    load_augmenter,
+)
+from pipeline.errors import PipelineError
+from stages.augment import (
+    ASSET,
+    augment,
+    body_size,
+    estimated_height_m,
+    never_complete,
+    small_toe,
+    video_keypoints,
+)
+from stages.trial import Subject
+
+HEIGHT_M, MASS_KG = 1.78, 75.0
+
+
+@pytest.fixture(scope="module")
+def folder():
+    return asset_folder(ASSET)
+
+
+@pytest.fixture(scope="module")
+def networks(folder):
+    return load_augmenter(folder / "lower"), load_augmenter(folder / "upper")
+
+
+def squat(rate_hz=60.0, seconds=3.0):
+    """A person who faces +X and bends the knees: (time, keypoints by name)."""
+    time = np.arange(0, seconds, 1 / rate_hz)
+    depth = 0.5 * (1 - np.cos(2 * np.pi * time / 2.0))  # 0 standing, 1 down
+    knee = np.deg2rad(80) * depth
+    ankle_height, shank, thigh, trunk = 0.08, 0.43, 0.43, 0.5
+    zero = np.zeros_like(time)
+
+    def at(x, y, z):
+        return np.stack([x + zero, y + zero, z + zero], -1)
+
+    knee_x, knee_y = shank * np.sin(knee / 2), ankle_height + shank * np.cos(knee / 2)
+    hip_x, hip_y = knee_x - thigh * np.sin(knee / 2), knee_y + thigh * np.cos(knee / 2)
+    points = {}
+    for side, sign in (("R", 1), ("L", -1)):
+        points |= {
+            f"{side}Ankle": at(0, ankle_height, 0.1 * sign),
+            f"{side}Heel": at(-0.05, 0.02, 0.1 * sign),
+            f"{side}BigToe": at(0.16, 0.02, 0.09 * sign),
+            f"{side}Knee": at(knee_x, knee_y, 0.1 * sign),
+            f"{side}Hip": at(hip_x, hip_y, 0.09 * sign),
+            f"{side}Shoulder": at(hip_x + 0.1 * depth, hip_y + trunk, 0.18 * sign),
+            f"{side}Elbow": at(hip_x + 0.1 * depth, hip_y + trunk - 0.3, 0.22 * sign),
+            f"{side}Wrist": at(hip_x + 0.1 * depth + 0.1, hip_y + trunk - 0.5, 0.22 * sign),
+        }
+    return time, points
+
+
+def complete(points):
+    return video_keypoints(points)[0]
+
+
+def test_there_are_twenty_keypoints_and_forty_three_markers():
+    assert len(VIDEO_KEYPOINTS) == len(set(VIDEO_KEYPOINTS)) == 20
+    assert len(MARKERS) == len(set(MARKERS)) == 43
+
+
+@pytest.mark.parametrize("part", ["lower", "upper"])
+def test_equals_onnx_runtime_on_the_published_weights(folder, networks, part):
+    network = networks[part == "upper"]
+    features, responses = {
+        "lower": (LOWER_FEATURES, LOWER_RESPONSES),
+        "upper": (UPPER_FEATURES, UPPER_RESPONSES),
+    }[part]
+    _, points = squat()
+    points = complete(points)
+    keypoints = np.stack([points[name] for name in features], 1)
+    hip = points["midHip"]
+    flat = ((keypoints - hip[:, None]) / HEIGHT_M).reshape(len(hip), -1)
+    flat = np.column_stack([flat, np.full(len(hip), HEIGHT_M), np.full(len(hip), MASS_KG)])
+    flat = (flat - np.load(folder / part / "mean.npy")) / np.load(folder / part / "std.npy")
+    session = onnxruntime.InferenceSession(folder / part / "model.onnx")
+    answer = session.run(None, {session.get_inputs()[0].name: flat[None].astype(np.float32)})[0]
+    expected = answer.reshape(len(hip), len(responses), 3) * HEIGHT_M + hip[:, None]
+    with torch.inference_mode():
+        ours = network(
+            torch.tensor(keypoints, dtype=torch.float32)[None],
+            torch.tensor(hip, dtype=torch.float32)[None],
+            HEIGHT_M,
+            MASS_KG,
+        )[0]
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_markers_sit_where_the_anatomy_is(networks):
+    time, points = squat()
+    points = complete(points)
+    markers = dict(
+        zip(MARKERS, np.moveaxis(augment(points, time, networks, HEIGHT_M, MASS_KG), 1, 0), strict=True)
+    )
+    assert np.isfinite(markers["r_knee_study"]).all()
+    for side, prefix in (("R", "r"), ("L", "L")):
+        knee = np.linalg.norm(markers[f"{prefix}_knee_study"] - points[f"{side}Knee"], axis=-1)
+        hip = np.linalg.norm(markers[f"{side}HJC_study"] - points[f"{side}Hip"], axis=-1)
+        assert np.median(knee) < 0.10 and np.median(hip) < 0.10
+    # lateral epicondyles are outside of medial ones; the right is at +Z
+    assert (markers["r_knee_study"] - markers["r_mknee_study"])[:, 2].min() > 0.03
+    assert (markers["L_knee_study"] - markers["L_mknee_study"])[:, 2].max() < -0.03
+    assert (markers["r.ASIS_study"] - markers["r.PSIS_study"])[:, 0].min() > 0.05
+
+
+@pytest.mark.parametrize("angle_deg", [37, 90, 180, 251])
+def test_the_same_movement_gives_the_same_markers_at_any_heading(networks, angle_deg):
+    time, points = squat(seconds=1.5)
+    turn = Rotation.from_euler("y", angle_deg, degrees=True).as_matrix()
+    here = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    turned = {name: value @ turn.T + [1.0, 0.0, -2.0] for name, value in points.items()}
+    there = augment(complete(turned), time, networks, HEIGHT_M, MASS_KG)
+    np.testing.assert_allclose(there, here @ turn.T + [1.0, 0.0, -2.0], atol=2e-4)
+
+
+def test_resampling_to_the_trained_rate_is_worth_it(networks):
+    """At 30 Hz, going through 60 Hz gives nearly the 60 Hz answer; feeding 30 Hz does not."""
+    from stages.augment import _both_networks
+
+    time, points = squat(60.0)
+    reference = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)[::2]
+    slow = complete({name: value[::2] for name, value in points.items()})
+    resampled = augment(slow, time[::2], networks, HEIGHT_M, MASS_KG)
+    stacked = np.stack([slow[name] for name in VIDEO_KEYPOINTS], 1)
+    direct = _both_networks(stacked, networks, HEIGHT_M, MASS_KG)
+
+    def difference(markers):
+        return np.linalg.norm(markers - reference, axis=-1).mean()
+
+    assert difference(resampled) < 0.002 < difference(direct)
+
+
+def test_missing_keypoints_leave_a_gap_and_no_guess(networks):
+    time, points = squat()
+    points["RKnee"][60:70] = np.nan
+    markers = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    missing = np.isnan(markers).all((1, 2))
+    assert missing[60:70].all() and not missing[:60].any() and not missing[70:].any()
+
+
+def test_a_keypoint_never_seen_is_named(networks):
+    time, points = squat(seconds=0.5)
+    points["LHeel"][:] = np.nan
+    markers = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    assert "LHeel (0% of the trial)" in never_complete(complete(points), markers)
+
+
+def test_a_pose_model_without_feet_is_refused_by_name():
+    _, points = squat(seconds=0.1)
+    del points["RHeel"]
+    with pytest.raises(PipelineError, match="RHeel, RSmallToe"):
+        video_keypoints(points)
+
+
+def test_kinds_say_what_was_measured():
+    _, kind = video_keypoints(squat(seconds=0.1)[1])
+    assert kind["Neck"] == kind["midHip"] == "derived"
+    assert kind["RSmallToe"] == kind["LSmallToe"] == "estimated"
+    assert kind["RKnee"] == "measured"
+
+
+@pytest.mark.parametrize("side, sign", [("R", 1), ("L", -1)])
+def test_the_small_toe_is_on_the_outside_of_the_foot(side, sign):
+    heel, toe = np.array([[0.0, 0.02, 0.0]]), np.array([[0.2, 0.02, 0.0]])
+    ankle = np.array([[0.05, 0.08, 0.0]])
+    toe_5 = small_toe(heel, toe, ankle, side)[0]
+    np.testing.assert_allclose(toe_5, [0.876 * 0.2, 0.02 + 0.086 * 0.2, sign * 0.255 * 0.2], atol=1e-9)
+
+
+def test_height_comes_from_the_legs_only_when_the_session_does_not_say():
+    points = complete(squat()[1])
+    legs = 0.43 + np.hypot(0.43, 0.01)  # hips are 1 cm narrower than knees
+    assert estimated_height_m(points) == pytest.approx(legs / 0.491, abs=1e-3)
+    height, mass, notices = body_size(Subject(1.8, 70.0), points)
+    assert (height, mass, notices) == (1.8, 70.0, [])
+    assert len(body_size(Subject(), points)[2]) == 2
+    assert "Check the height" in body_size(Subject(1.2, 70.0), points)[2][0]
+    millimetres = {name: value * 1000 for name, value in points.items()}
+    with pytest.raises(PipelineError, match="millimetres"):
+        body_size(Subject(), millimetres)
+
+
+def test_weights_that_are_cut_short_are_one_clear_message(folder, tmp_path):
+    for name in ("mean.npy", "std.npy"):
+        (tmp_path / name).write_bytes((folder / "lower" / name).read_bytes())
+    (tmp_path / "model.onnx").write_bytes((folder / "lower" / "model.onnx").read_bytes()[:5000])
+    with pytest.raises(PipelineError, match="models fetch"):
+        load_augmenter(tmp_path)

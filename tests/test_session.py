@@ -1,0 +1,115 @@
+import pytest
+
+from pipeline.config import configure
+from pipeline.errors import PipelineError
+from pipeline.session import Session, activity_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for trial in ("squats1", "squatsAsym1", "static1"):
+        for camera in ("cam1", "cam2"):
+            video = tmp_path / "videos" / trial / f"{camera}.mp4"
+            video.parent.mkdir(parents=True, exist_ok=True)
+            video.touch()
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "Calib.toml").touch()
+    return tmp_path
+
+
+def write(folder, text):
+    (folder / "session.toml").write_text(text, encoding="utf-8")
+    return Session(folder)
+
+
+@pytest.mark.parametrize(
+    "trial, activity",
+    [
+        ("squats1", "squats"),
+        ("squatsAsym12", "squatsAsym"),
+        ("STS1_syncdWithMocap", "STS"),
+        ("balancing", "balancing"),
+        ("walk-3", "walk"),
+        ("42", "42"),
+    ],
+)
+def test_an_activity_is_a_trial_name_without_its_number(trial, activity):
+    assert activity_of(trial) == activity
+
+
+def test_trials_are_selected_by_activity_or_name(folder):
+    session = Session(folder)
+    assert [trial.name for trial in session.select()] == ["squats1", "squatsAsym1", "static1"]
+    (squats,) = session.select(activity="Squats")
+    assert squats.name == "squats1" and list(squats.videos) == ["cam1", "cam2"]
+    assert squats.scaling_trial.name == "static1"
+    assert session.select(trial="static1")[0].scaling_trial is None
+
+
+def test_session_toml_sets_subject_activity_cameras_and_clocks(folder):
+    session = write(
+        folder,
+        """
+        subject = {height_m = 1.7, mass_kg = 66}
+        [trials.squats1]
+        activity = "lunges"
+        cameras = ["cam2"]
+        clock_offsets_s = {cam2 = 0.25}
+        """,
+    )
+    (trial,) = session.select(activity="lunges")
+    assert list(trial.videos) == ["cam2"] and trial.clock_offsets_s == {"cam2": 0.25}
+    assert trial.subject.height_m == 1.7
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[subject]\nheight_m = 170", "less than 2.6"),
+        ("[subject]\nweight = 70", "subject.weight is unknown"),
+        ("[trials.jumps1]\nactivity='x'", "speaks of trials jumps1"),
+        ("[trials.squats1]\ncameras=['cam9']", "names camera cam9"),
+        ("calibration = 'nowhere.toml'", "nowhere.toml, which is not there"),
+        ("height = ", "cannot read"),
+    ],
+)
+def test_mistakes_in_session_toml_are_named(folder, text, message):
+    with pytest.raises(PipelineError, match=message):
+        write(folder, text).select()
+
+
+def test_what_a_session_lacks_is_named(folder, tmp_path):
+    with pytest.raises(PipelineError, match="no activity 'jumps'.*squats1 .activity squats"):
+        Session(folder).select(activity="jumps")
+    with pytest.raises(PipelineError, match="no session folder"):
+        Session(folder / "nowhere")
+    (folder / "calibration" / "Other.toml").touch()
+    with pytest.raises(PipelineError, match="2 calibration files"):
+        Session(folder).select()
+    for path in (folder / "calibration").iterdir():
+        path.unlink()
+    with pytest.raises(PipelineError, match="no calibration file"):
+        Session(folder).select()
+
+
+def test_settings_come_from_activity_then_session_then_command_line():
+    assert configure("balancing", {}).smooth.cutoff_hz == 6
+    assert configure("DJ", {}).smooth.cutoff_hz == 12
+    assert configure("DJ", {"smooth": {"cutoff_hz": 9}}).smooth.cutoff_hz == 9
+    chosen = configure("DJ", {"smooth": {"cutoff_hz": 9}}, ["smooth.cutoff_hz=5", "smooth.method=butterworth"])
+    assert chosen.smooth.cutoff_hz == 5 and chosen.smooth.method == "butterworth"
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("smooth.cutof_hz=5", "smooth.cutof_hz is unknown"),
+        ("smoothing.cutoff_hz=5", "smoothing is unknown"),
+        ("smooth.cutoff_hz=-1", "greater than 0"),
+        ("smooth.cutoff_hz", "expected stage.key=value"),
+        ("smooth=3", "expected stage.key=value"),
+    ],
+)
+def test_unknown_or_impossible_settings_are_refused(override, message):
+    with pytest.raises(PipelineError, match=message):
+        configure("squats", {}, [override])
