@@ -1,0 +1,272 @@
+"""Kinematics: scale an OpenSim model to the person, and find the joint angles that fit the markers."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.opensim_model import (
+    GenericModel,
+    Motion,
+    generic_model,
+    load_model,
+    marker_names,
+    opensim,
+    rotational_coordinates,
+    scale_model,
+    solve_inverse_kinematics,
+)
+from models.augmenter import MARKERS
+from pipeline.errors import PipelineError
+from pipeline.files import load_dataset, replacing
+from stages.export import write_trc
+from stages.trial import Progress, Trial
+
+NEEDS = ("augment",)
+
+RMS_GUIDANCE_M, MAX_GUIDANCE_M = 0.02, 0.04
+"""OpenSim's own guidance: a good solution has marker errors below 2 cm RMS and 4 cm at most."""
+PLAUSIBLE_SCALE = (0.6, 1.6)
+SYMMETRIC_WITHIN = 0.10
+
+
+class Settings(BaseModel):
+    """Options of scaling and inverse kinematics."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "best"
+    """`lai-uhlrich-2022`, `pose2sim`, `pose2sim-muscles`, or `best`: the first that is cached."""
+    scaling_window_s: float = Field(0.5, gt=0)
+    """Length of the stretch of standing that the model is scaled by."""
+
+
+def choose_scaling_window(
+    keypoints: dict[str, Float[np.ndarray, "time 3"]],
+    markers: Float[np.ndarray, "time marker 3"],
+    time_s: Float[np.ndarray, "time"],
+    length_s: float,
+) -> tuple[float, float, str]:
+    """Return start and end (s) of the most upright, slowest stretch, and a description of it.
+
+    Each sample costs its knee flexion (5° count as one), its trunk's lean (10°) and its mean marker
+    speed (0.05 m/s). All markers must be known throughout. Shorter than asked for if need be.
+
+    Raises PipelineError if no stretch of a tenth of a second has all markers.
+    """
+    knee_deg = np.mean([_knee_flexion_deg(keypoints, side) for side in "RL"], axis=0)
+    trunk = keypoints["Neck"] - keypoints["midHip"]
+    lean_deg = np.degrees(np.arccos(trunk[:, 1] / np.linalg.norm(trunk, axis=-1)))
+    speed = np.linalg.norm(np.gradient(markers, time_s, axis=0), axis=-1).mean(-1)
+    cost = knee_deg / 5 + lean_deg / 10 + speed / 0.05
+    complete = np.isfinite(cost) & np.isfinite(markers).all((1, 2))
+    interval = float(np.median(np.diff(time_s)))
+    for length in (length_s, length_s / 2, 0.1):
+        count = max(int(round(length / interval)) + 1, 2)
+        whole = np.convolve(complete, np.ones(count), "valid") == count
+        if not len(time_s) >= count or not whole.any():
+            continue
+        mean = np.convolve(np.where(complete, cost, 0), np.ones(count) / count, "valid")
+        start = int(np.where(whole, mean, np.inf).argmin())
+        chosen = slice(start, start + count)
+        return float(time_s[start]), float(time_s[start + count - 1]), (
+            f"most upright, slowest {time_s[start + count - 1] - time_s[start]:.2f} s, from "
+            f"{time_s[start]:.2f} s on: knees at {knee_deg[chosen].mean():.0f}°, trunk leaning "
+            f"{lean_deg[chosen].mean():.0f}°, markers at {speed[chosen].mean() * 100:.0f} cm/s"
+        )
+    missing = np.isnan(markers).any(-1).mean(0)
+    worst = ", ".join(MARKERS[index] for index in np.argsort(-missing)[:3])
+    raise PipelineError(
+        f"no stretch of 0.1 s has all markers, so the model cannot be scaled. Most missing: {worst}"
+    )
+
+
+def _knee_flexion_deg(keypoints, side):
+    thigh = keypoints[f"{side}Hip"] - keypoints[f"{side}Knee"]
+    shank = keypoints[f"{side}Ankle"] - keypoints[f"{side}Knee"]
+    cosine = (thigh * shank).sum(-1) / np.linalg.norm(thigh, axis=-1) / np.linalg.norm(shank, axis=-1)
+    return 180 - np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+def notices_about_scale(factors: dict[str, np.ndarray]) -> list[str]:
+    """What is doubtful about the scale factors of the model's segments.
+
+    Raises PipelineError for factors that no adult has: the scale of the data is wrong then.
+    """
+    notices = []
+    for segment, factor in factors.items():
+        if not PLAUSIBLE_SCALE[0] <= min(factor) <= max(factor) <= PLAUSIBLE_SCALE[1]:
+            listed = ", ".join(f"{value:.2f}" for value in factor)
+            raise PipelineError(
+                f"the model's {segment} would be scaled by {listed}, which no person needs. Check "
+                "the calibration's scale, and in the overlay videos that keypoints follow the body."
+            )
+        other = factors.get(f"{segment[:-2]}_l") if segment.endswith("_r") else None
+        if other is not None and np.abs(factor / other - 1).max() > SYMMETRIC_WITHIN:
+            notices.append(
+                f"{segment[:-2]}: the right one is scaled to {factor.mean() / other.mean():.0%} of "
+                "the left one. One of them is seen badly, or the person is that asymmetric."
+            )
+    return notices
+
+
+def notices_about_fit(motion: Motion, samples: int) -> list[str]:
+    """What the user should know about how well the model fits the markers."""
+    notices = []
+    rms = np.sqrt((motion.marker_error_m**2).mean(axis=1))
+    if rms.mean() > RMS_GUIDANCE_M:
+        notices.append(
+            f"marker errors of the inverse kinematics: {rms.mean() * 100:.1f} cm RMS; OpenSim's "
+            f"guidance is below {RMS_GUIDANCE_M * 100:.0f} cm."
+        )
+    worst = motion.marker_error_m.max()
+    if worst.max() > MAX_GUIDANCE_M:
+        notices.append(
+            f"largest marker error of the inverse kinematics: {worst.max() * 100:.1f} cm "
+            f"({worst.idxmax()}); OpenSim's guidance is below {MAX_GUIDANCE_M * 100:.0f} cm."
+        )
+    if len(motion.angles) < samples:
+        missing = samples - len(motion.angles)
+        notices.append(f"{missing} of {samples} samples have no angles, since markers are missing.")
+    return notices
+
+
+def in_file_units(angles: pd.DataFrame, rotational: set[str]) -> pd.DataFrame:
+    """Radians to degrees; translations stay metres."""
+    factors = [180 / np.pi if name in rotational else 1.0 for name in angles.columns]
+    return angles * factors
+
+
+def write_mot(path: Path, angles: pd.DataFrame) -> None:
+    """Write coordinates (degrees and metres, indexed by seconds) as an OpenSim motion file."""
+    rows, columns = angles.shape
+    header = f"Coordinates\nversion=1\nnRows={rows}\nnColumns={columns + 1}\ninDegrees=yes\nendheader\n"
+    table = angles.to_csv(sep="\t", index_label="time", float_format="%.8f", lineterminator="\n")
+    with replacing(path) as temporary:
+        temporary.write_text(header + table, encoding="utf-8", newline="\n")
+
+
+def read_mot(path: Path) -> pd.DataFrame:
+    """Read an OpenSim motion file: columns by name, indexed by seconds, in the file's units.
+
+    Raises PipelineError if it is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        start = next(i for i, line in enumerate(lines) if line.strip().lower() == "endheader") + 1
+        rows = [line.split() for line in lines[start:] if line.strip()]
+        table = pd.DataFrame(np.array(rows[1:], dtype=float), columns=rows[0])
+        return table.set_index("time")
+    except (OSError, UnicodeDecodeError, StopIteration, ValueError, KeyError) as error:
+        raise PipelineError(f"{path} is not an OpenSim motion file: {error!r}") from error
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    static = trial.scaling_trial.folder("augment") / "markers.nc" if trial.scaling_trial else None
+    chosen = trial.model or generic_model(settings.model).name
+    return {"scaling_trial": static, "model": chosen}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Scale the model and solve one trial's inverse kinematics."""
+    began = time.perf_counter()
+    labelled = load_dataset(trial.folder("augment") / "markers.nc")
+    markers = {
+        str(name): labelled.position.sel(marker=name).transpose("time", "axis").values
+        for name in labelled.marker.values
+    }
+    if trial.model:
+        model, scaling, notices = _brought_model(trial.model), {"source": str(trial.model.name)}, []
+        name, note, setup = trial.model.name, "The session's own model.", _setup_for_any_model()
+    else:
+        generic = generic_model(settings.model)
+        model, scaling, notices = _scaled_model(trial, generic, labelled, settings, out)
+        name, note, setup = generic.name, generic.note, generic.folder / generic.ik_setup
+    model.printToXML(str(out / "scaled_model.osim"))
+    solving = time.perf_counter()
+    motion = solve_inverse_kinematics(model, setup, labelled.time.values, markers, progress)
+    if motion.angles.empty:
+        raise PipelineError("no sample of this trial has enough markers for inverse kinematics")
+    seconds = time.perf_counter() - solving
+    write_mot(out / "angles.mot", in_file_units(motion.angles, rotational_coordinates(model)))
+    errors = _error_table(motion)
+    errors.to_csv(out / "marker_errors.csv", lineterminator="\n", float_format="%.6f")
+    summary = {
+        "model": {"name": name, "note": note, "opensim": opensim().GetVersion()},
+        "scaling": scaling,
+        "marker_rms_m": float(errors.marker_rms_m.mean()),
+        "marker_max_m": float(errors.marker_max_m.max()),
+        "samples": len(labelled.time),
+        "samples_solved": len(motion.angles),
+        "seconds": round(time.perf_counter() - began, 3),
+        "seconds_per_sample": round(seconds / len(motion.angles), 5),
+    }
+    text = json.dumps(summary, indent=2)
+    (out / "kinematics.json").write_text(text, encoding="utf-8")
+    notices.append(f"angles are those of the OpenSim model {name}. {note}")
+    return notices + notices_about_fit(motion, len(labelled.time))
+
+
+def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
+    """Scale by the static trial if there is one, else by the best stretch of this one."""
+    source, name = labelled, "this trial"
+    if trial.scaling_trial:
+        name = f"static trial {trial.scaling_trial.name}"
+        source = load_dataset(trial.scaling_trial.folder("augment") / "markers.nc")
+    points = source.position.transpose("time", "marker", "axis")
+    keypoints = {
+        str(each): points.sel(marker=each).values
+        for each in points.marker.values
+        if each not in MARKERS
+    }
+    anatomical = points.sel(marker=list(MARKERS)).values
+    time_s = source.time.values
+    start, end, description = choose_scaling_window(
+        keypoints, anatomical, time_s, settings.scaling_window_s
+    )
+    trc = out / "scaling.trc"
+    write_trc(trc, time_s, list(MARKERS), anatomical)
+    model, factors = scale_model(generic, trc, (start, end), float(labelled.attrs["mass_kg"]), out)
+    scaling = {
+        "source": name,
+        "start_s": start,
+        "end_s": end,
+        "description": f"{name}: {description}",
+        "factors": {segment: factor.tolist() for segment, factor in factors.items()},
+    }
+    return model, scaling, notices_about_scale(factors)
+
+
+def _brought_model(path: Path):
+    """Load the session's own scaled model; it must have the markers."""
+    model = load_model(path)
+    missing = sorted(set(MARKERS) - set(marker_names(model)))
+    if len(missing) > len(MARKERS) // 2:
+        raise PipelineError(
+            f"the model {path} lacks the markers {', '.join(missing)}. Scale it with the augmenter's "
+            "marker set, or leave out `model` in session.toml to have one scaled."
+        )
+    return model
+
+
+def _setup_for_any_model() -> Path:
+    """The weights that fit models of OpenCap's kind, which all known scaled models are."""
+    generic = generic_model("best")
+    return generic.folder / generic.ik_setup
+
+
+def _error_table(motion: Motion) -> pd.DataFrame:
+    error = motion.marker_error_m
+    return pd.DataFrame(
+        {
+            "marker_rms_m": np.sqrt((error**2).mean(axis=1)),
+            "marker_max_m": error.max(axis=1),
+            "worst_marker": error.idxmax(axis=1),
+        },
+        index=error.index.rename("time_s"),
+    )
