@@ -2,41 +2,23 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError, create_model
 
 from pipeline.errors import PipelineError
-from stages import (
-    augment,
-    detect,
-    export,
-    frames,
-    keypoints,
-    kinematics,
-    report,
-    smooth,
-    synchronize,
-    triangulate,
+from stages import ORDER
+
+STAGES = {name: import_module(f"stages.{name}") for name in ORDER}
+"""The stages' modules, in the order in which they run."""
+
+Configuration = create_model(
+    "Configuration",
+    __config__=ConfigDict(frozen=True, extra="forbid"),
+    __doc__="The settings of all stages, by stage.",
+    **{name: (module.Settings, module.Settings()) for name, module in STAGES.items()},
 )
-
-
-class Configuration(BaseModel):
-    """The settings of all stages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    frames: frames.Settings = frames.Settings()
-    detect: detect.Settings = detect.Settings()
-    keypoints: keypoints.Settings = keypoints.Settings()
-    synchronize: synchronize.Settings = synchronize.Settings()
-    triangulate: triangulate.Settings = triangulate.Settings()
-    smooth: smooth.Settings = smooth.Settings()
-    augment: augment.Settings = augment.Settings()
-    export: export.Settings = export.Settings()
-    kinematics: kinematics.Settings = kinematics.Settings()
-    report: report.Settings = report.Settings()
 
 
 def activity_defaults(activity: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.config import Configuration
+from pipeline.config import STAGES, Configuration
 from pipeline.errors import PipelineError
 from pipeline.files import replacing, sha256_of
 from stages import ORDER
@@ -74,7 +73,7 @@ def run_trial(
 def _run_stage(
     trial: Trial, stage: str, configuration: Configuration, watch: Watch, force: bool
 ) -> Outcome:
-    module = import_module(f"stages.{stage}")
+    module = STAGES[stage]
     settings = getattr(configuration, stage)
     description = describe(trial, stage, module, settings)
     key = _digest(description)

@@ -1,0 +1,233 @@
+"""Report: curves, tables and quality figures of one trial, for reading and for other programs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, PackageLoader
+from jinja2.utils import markupsafe
+from plotly.offline import get_plotlyjs
+from pydantic import BaseModel, ConfigDict, Field
+
+from calibration import Camera, read_cameras
+from models.augmenter import VIDEO_KEYPOINTS
+from models.vocabulary import vocabulary
+from pipeline.files import load_dataset
+from stages import ORDER
+from stages.cycles import find_repetitions, normalise_cycles
+from stages.figures import all_coordinates, knee_and_ankle, save_for_papers
+from stages.kinematics import read_mot
+from stages.overlay import Drawing, bone_indices, write_overlay
+from stages.quality import image_figures, model_figures, overall, range_of_motion
+from stages.trial import Progress, Trial
+
+NEEDS = ("frames", "keypoints", "triangulate", "smooth", "augment", "kinematics")
+
+CITATIONS = (
+    "OpenSim: Seth et al., PLoS Comput Biol 14(7), 2018",
+    "OpenCap and its marker augmenter: Uhlrich et al., PLoS Comput Biol 19(10), 2023; Falisse et al., "
+    "IEEE Trans Biomed Eng, 2025",
+)
+
+
+class Settings(BaseModel):
+    """Options of the report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlay: bool = True
+    """Write a video per camera with keypoints and skeleton drawn on it."""
+    overlay_height_px: int = Field(960, ge=120)
+    """Overlay videos are scaled down to this height."""
+
+
+def unit_of(coordinate: str) -> str:
+    """Unit of a coordinate in angle files: `m` for the pelvis's translations, else `deg`."""
+    return "m" if coordinate.startswith("pelvis_t") and coordinate[-2:] in ("tx", "ty", "tz") else "deg"
+
+
+def on_timeline(angles: pd.DataFrame, time_s: np.ndarray) -> pd.DataFrame:
+    """Angles at every sample of the timeline; NaN where the model was not solved."""
+    nearest = angles.reindex(time_s, method="nearest", tolerance=1e-4)
+    nearest.index.name = "time_s"
+    return nearest
+
+
+def cycles_of(
+    angles: pd.DataFrame, activity: str
+) -> tuple[dict[str, np.ndarray], dict[str, list[tuple[float, float]]]]:
+    """Curves (repetition, 101) of each coordinate with a side, and the repetitions by side."""
+    solved = angles.dropna(how="all")
+    repetitions = find_repetitions(solved.index.values, solved, activity)
+    curves = {
+        name: normalise_cycles(solved.index.values, solved[name].values, repetitions[name[-1]])
+        for name in angles
+        if name.endswith(("_r", "_l")) and repetitions[name[-1]]
+    }
+    return curves, repetitions
+
+
+def notices_of(trial: Trial) -> list[tuple[str, str]]:
+    """Stage and text of every notice that the stages before this one gave."""
+    found = []
+    for stage in ORDER[:-1]:
+        record = trial.folder(stage) / "stage.json"
+        if record.exists():
+            notices = json.loads(record.read_text(encoding="utf-8"))["notices"]
+            found += [(stage, notice) for notice in notices]
+    return found
+
+
+def _settings_of(trial: Trial) -> str:
+    records = {
+        stage: json.loads((trial.folder(stage) / "stage.json").read_text(encoding="utf-8"))
+        for stage in ORDER[:-1]
+        if (trial.folder(stage) / "stage.json").exists()
+    }
+    return json.dumps({stage: record["settings"] for stage, record in records.items()}, indent=2)
+
+
+def _markers_text(markers: xr.Dataset) -> str:
+    by_kind = {
+        kind: [str(name) for name in markers.marker.values[markers.kind.values == kind]]
+        for kind in ("derived", "estimated")
+    }
+    text = "43 anatomical markers by OpenCap's marker augmenter v0.3 from 20 video keypoints"
+    if by_kind["derived"]:
+        text += f"; {', '.join(by_kind['derived'])} are middles of measured points"
+    if by_kind["estimated"]:
+        text += f"; {', '.join(by_kind['estimated'])} are estimated, not measured"
+    return text + "."
+
+
+def _repetitions_text(repetitions) -> str:
+    counts = {side: len(found) for side, found in repetitions.items()}
+    if not any(counts.values()):
+        return "No repetitions were found (or this activity has none)."
+    return f"Repetitions: {counts['r']} right, {counts['l']} left."
+
+
+def write_overlays(
+    trial: Trial, cameras: list[Camera], settings: Settings, out: Path, progress: Progress
+) -> list[str]:
+    """Draw keypoints and skeleton over each camera's video; return the files' names."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc").isel(person=0)
+    points = load_dataset(trial.folder("smooth") / "points.nc").position
+    bones = vocabulary(keypoints.attrs["vocabulary"]).bones
+    names = []
+    for index, camera in enumerate(cameras):
+        clock = timeline.frame_time.sel(camera=camera.name).dropna("frame").values
+        at = clock + trial.clock_offsets_s.get(camera.name, 0.0)
+        view = keypoints.sel(camera=camera.name).isel(frame=slice(len(clock)))
+        drawing = Drawing(
+            view.position.values,
+            view.confidence.values,
+            camera.project(points.interp(time=at).values),
+            bone_indices(bones, [str(name) for name in points.keypoint.values]),
+        )
+        rate = float(timeline["rate_hz"].sel(camera=camera.name))
+        names.append(f"overlay_{camera.name}.mp4")
+        write_overlay(
+            trial.videos[camera.name], drawing, out / names[-1], rate, settings.overlay_height_px
+        )
+        progress(index + 1, len(cameras))
+    return names
+
+
+def write_tables(angles: pd.DataFrame, rom: pd.DataFrame, figures: list, out: Path) -> None:
+    """Write `angles.csv`, `range_of_motion.csv` and `quality.csv`; every header names its unit."""
+    named = angles.rename(columns={name: f"{name}_{unit_of(name)}" for name in angles})
+    named.to_csv(out / "angles.csv", float_format="%.5f", lineterminator="\n")
+    rom.assign(unit=[unit_of(name) for name in rom.index]).to_csv(
+        out / "range_of_motion.csv", float_format="%.3f", lineterminator="\n"
+    )
+    pd.DataFrame([asdict(figure) for figure in figures]).to_csv(
+        out / "quality.csv", index=False, lineterminator="\n"
+    )
+
+
+def _rom_rows(rom: pd.DataFrame) -> list[dict[str, str]]:
+    def number(value):
+        return "" if pd.isna(value) else f"{value:.1f}"
+
+    rows = []
+    for name, row in rom.iterrows():
+        spread = "" if pd.isna(row.range_sd) else f" ± {row.range_sd:.1f}"
+        rows.append(
+            {
+                "coordinate": name,
+                "unit": "m" if unit_of(name) == "m" else "°",
+                "minimum": number(row.minimum),
+                "maximum": number(row.maximum),
+                "range": number(row.range),
+                "repetitions": "" if pd.isna(row.repetitions) else f"{row.repetitions:.0f}",
+                "per_repetition": number(row.range_mean) + spread,
+            }
+        )
+    return rows
+
+
+def write_html(path: Path, content: dict) -> None:
+    """Render the report: one file with everything in it but the overlay videos."""
+    environment = Environment(loader=PackageLoader("stages", "."), autoescape=True)
+    html = environment.get_template("report.html.j2").render(
+        plotly_js=markupsafe.Markup(get_plotlyjs()), **content
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def _embedded(figure) -> markupsafe.Markup:
+    return markupsafe.Markup(figure.to_html(full_html=False, include_plotlyjs=False))
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    notices = [notice for _, notice in notices_of(trial)]
+    return {"videos": trial.videos, "calibration": trial.calibration, "notices": notices}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Write one trial's report; return its verdict."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    markers = load_dataset(trial.folder("augment") / "markers.nc")
+    points = load_dataset(trial.folder("triangulate") / "points.nc")
+    smoothed = load_dataset(trial.folder("smooth") / "points.nc")
+    folder = trial.folder("kinematics")
+    kinematics = json.loads((folder / "kinematics.json").read_text(encoding="utf-8"))
+    angles = on_timeline(read_mot(folder / "angles.mot"), markers.time.values)
+    curves, repetitions = cycles_of(angles, trial.activity)
+    used = [name for name in VIDEO_KEYPOINTS if name in points.keypoint.values]
+    figures = image_figures(points, smoothed, used)
+    figures += model_figures(pd.read_csv(folder / "marker_errors.csv"), angles)
+    rom = range_of_motion(angles, curves)
+    write_tables(angles, rom, figures, out)
+    save_for_papers(angles, curves, out / "knee_ankle.png", out / "knee_ankle.pdf")
+    sizes = {
+        name: (int(timeline.width.sel(camera=name)), int(timeline.height.sel(camera=name)))
+        for name in trial.videos
+    }
+    cameras, _ = read_cameras(trial.calibration, list(trial.videos), sizes)
+    overlays = write_overlays(trial, cameras, settings, out, progress) if settings.overlay else []
+    verdict, verdict_text = overall(figures)
+    time_s = markers.time.values
+    content = {
+        "trial": trial.name, "activity": trial.activity, "cameras": list(trial.videos),
+        "duration_s": time_s[-1] - time_s[0], "rate_hz": timeline.attrs["rate_hz"],
+        "height_m": markers.attrs["height_m"], "height_source": markers.attrs["height_source"],
+        "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
+        "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
+        "notices": notices_of(trial), "rom": _rom_rows(rom), "kinematics": kinematics,
+        "knee_ankle": _embedded(knee_and_ankle(angles, curves)),
+        "every_coordinate": _embedded(
+            all_coordinates(angles, {name: unit_of(name) for name in angles})
+        ),
+        "repetitions_text": _repetitions_text(repetitions), "markers_text": _markers_text(markers),
+        "citation": markers.attrs["citation"], "overlays": overlays,
+        "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
+    }  # fmt: skip
+    write_html(out / "report.html", content)
+    return [verdict_text]
