@@ -52,13 +52,13 @@ def write_openpose(keypoints, folder: Path) -> None:
 
 
 PEER = """
-import json, sys, time
+import json, os, sys, time, tomllib
 from pathlib import Path
 import matplotlib; matplotlib.use("Agg")
-import toml
 from Pose2Sim import Pose2Sim
-import os; os.chdir(sys.argv[1])
-config = toml.load("Config.toml")
+os.chdir(sys.argv[1])
+config = tomllib.loads(Path("Config.toml").read_text(encoding="utf-8"))
+config["project"]["project_dir"] = "."
 seconds = {}
 for stage in ("calibration", "triangulation", "filtering", "markerAugmentation", "kinematics"):
     began = time.perf_counter()

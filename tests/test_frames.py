@@ -1,0 +1,134 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.files import load_dataset
+from stages.frames import Settings, VideoInfo, common_timeline, notices_about, probe, read_frames, run
+from stages.trial import Trial, no_progress
+
+
+def write_video(path, times, size=(96, 64), codec="libx264", shade=None, rate=60):
+    """A video whose frame i has its own shade of grey, shown at times[i] seconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p" if codec != "mjpeg" else "yuvj420p"
+        stream.codec_context.time_base = Fraction(1, 90_000)
+        for index, time in enumerate(times):
+            level = shade[index] if shade is not None else (index * 5) % 250
+            image = np.full((size[1], size[0], 3), level, np.uint8)
+            image[: size[1] // 4, : size[0] // 4] = [0, 0, 255]  # red corner at the upper left
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.time_base, frame.pts = Fraction(1, 90_000), round(time * 90_000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def regular(count, rate=60.0):
+    return np.arange(count) / rate
+
+
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "libx264"), (".avi", "mjpeg"), (".mkv", "libx264")])
+def test_frames_come_in_order_with_their_times(tmp_path, suffix, codec):
+    video = write_video(tmp_path / f"cam{suffix}", regular(13), codec=codec)
+    indices, times, images = zip(*read_frames(video), strict=True)
+    assert indices == tuple(range(13))
+    np.testing.assert_allclose(times, regular(13), atol=1e-3)
+    levels = [image[40, 60].mean() for image in images]
+    np.testing.assert_allclose(levels, np.arange(13) * 5, atol=4)
+
+
+def test_variable_frame_rate_is_respected(tmp_path):
+    times = np.r_[regular(20), 20 / 60 + 0.2 + regular(20)] + np.tile([0, 0.004], 20)
+    video = write_video(tmp_path / "cam.mp4", times)
+    info = probe(video, no_progress)
+    np.testing.assert_allclose(info.frame_time, times - times[0], atol=1e-3)
+    notices = notices_about({"cam": info}, 60)
+    assert any("1 gaps of dropped frames" in notice for notice in notices)
+
+
+def test_a_phones_rotation_is_undone(tmp_path):
+    """The red corner of an image filmed with the phone turned comes back to the upper right."""
+    source = write_video(tmp_path / "plain.mp4", regular(5))
+    turned = tmp_path / "turned.mp4"
+    data = bytearray(source.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 40
+    # rows a b u, c d v, x y w of the track's display matrix: 90° clockwise
+    width = 64
+    values = [0, 1 << 16, 0, -(1 << 16) & 0xFFFFFFFF, 0, 0, width << 16, 0, 1 << 30]
+    data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big") for value in values)
+    turned.write_bytes(bytes(data))
+    info = probe(turned, no_progress)
+    assert (info.width, info.height) == (64, 96) and info.rotation_deg == 90
+    image = next(iter(read_frames(turned)))[2]
+    assert image.shape == (96, 64, 3)
+    red = image[:, :, 2].astype(int) - image[:, :, 0]
+    assert red[10, 55] > 100 and red[10, 5] < 50 and red[90, 5] < 50
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    import tracemalloc
+
+    video = write_video(tmp_path / "cam.mp4", regular(400), size=(320, 240))
+    tracemalloc.start()
+    for _ in read_frames(video):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 320 * 240 * 3
+
+
+def test_the_timeline_covers_what_all_cameras_filmed():
+    clocks = {"a": regular(61), "b": regular(31, 30.0) + 0.25}
+    time = common_timeline(clocks, 60.0)
+    assert time[0] == 0.25 and time[-1] <= 1.0 < time[-1] + 1 / 60
+    np.testing.assert_allclose(np.diff(time), 1 / 60)
+    with pytest.raises(PipelineError, match="do not overlap"):
+        common_timeline({"a": regular(10), "b": regular(10) + 5}, 60.0)
+
+
+def trial(tmp_path, videos, offsets=None):
+    return Trial("t", "t", videos, tmp_path / "c.toml", tmp_path / "r", clock_offsets_s=offsets or {})
+
+
+def test_a_trial_of_unequal_cameras(tmp_path):
+    videos = {
+        "cam1": write_video(tmp_path / "cam1.mp4", regular(30)),
+        "cam2": write_video(tmp_path / "cam2.mp4", regular(20, 30.0), size=(64, 128), rate=30),
+        "cam3": write_video(tmp_path / "cam3.mp4", regular(40)),
+    }
+    notices = run(trial(tmp_path, videos, {"cam1": 0.05}), Settings(dump_frames=True), tmp_path, no_progress)
+    timeline = load_dataset(tmp_path / "timeline.nc")
+    assert timeline.attrs["rate_hz"] == pytest.approx(60)
+    assert timeline.time[0] == 0.05
+    assert timeline.sizes["frame"] == 40
+    assert int(np.isfinite(timeline.frame_time.sel(camera="cam2")).sum()) == 20
+    assert int(timeline.height.sel(camera="cam2")) == 128
+    assert any("cam2 films at 30.00 Hz" in notice for notice in notices)
+    assert len(list((tmp_path / "images" / "cam2").glob("*.jpg"))) == 20
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(PipelineError, match="no video .*nowhere.mp4"):
+        probe(tmp_path / "nowhere.mp4", no_progress)
+    for name, content in {"text.mp4": b"not a video at all", "empty.mp4": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(PipelineError, match=name):
+            probe(tmp_path / name, no_progress)
+    whole = write_video(tmp_path / "whole.mp4", regular(60)).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PipelineError, match="cut short"):
+        probe(tmp_path / "cut.mp4", no_progress)
+    with pytest.raises(PipelineError, match="two cameras"):
+        run(trial(tmp_path, {"cam1": tmp_path / "whole.mp4"}), Settings(), tmp_path, no_progress)
+
+
+def test_a_video_cut_in_the_middle_is_used_with_a_notice_or_refused():
+    info = VideoInfo(10, 10, 0, 100, regular(90))
+    assert "90 of 100 frames" in notices_about({"cam": info}, 60)[0]
+    with pytest.raises(PipelineError, match="only 30 of 100"):
+        notices_about({"cam": VideoInfo(10, 10, 0, 100, regular(30))}, 60)
