@@ -182,11 +182,11 @@ def _read_scale_factors(path: Path) -> dict[str, Float[np.ndarray, "3"]]:
     return factors
 
 
-def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any]]]:
+def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any, float]]]:
     """Copy a model without what the pose does not depend on: forces and patellae.
 
     Returns the copy, and for each coordinate that went with a patella the coordinate that drives
-    it and the function that does (radians to radians). Solving is up to eight times faster, with
+    it, the function that does (radians to radians), and a factor to that function. Solving is up to eight times faster, with
     the same angles.
     """
     package, copy = opensim(), model.clone()
@@ -207,7 +207,8 @@ def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any]]]:
         if coupler and coupler.getDependentCoordinateName() in removed:
             name = coupler.getDependentCoordinateName()
             driver = coupler.getIndependentCoordinateNames().get(0)
-            driven[name] = (driver, coupler.getFunction().clone(), coupler.get_scale_factor())
+            factor = package.PropertyHelper.getValueDouble(coupler.getPropertyByName("scale_factor"))
+            driven[name] = (driver, coupler.getFunction().clone(), factor)
             constraints.remove(index)
     copy.finalizeConnections()
     return copy, driven

@@ -135,6 +135,23 @@ def notices_about_fit(motion: Motion, samples: int) -> list[str]:
     return notices
 
 
+def notices_about_limits(motion: Motion, model) -> list[str]:
+    """Which of the legs' coordinates sit at a limit of the model's range, and how long."""
+    notices = []
+    for name, values in motion.angles.items():
+        if name.rsplit("_", 1)[0] in ("hip_flexion", "knee_angle", "ankle_angle"):
+            coordinate = model.getCoordinateSet().get(name)
+            low, high = coordinate.getRangeMin(), coordinate.getRangeMax()
+            share = ((values < low + 1e-3) | (values > high - 1e-3)).mean()
+            if share > 0.01:
+                notices.append(
+                    f"{name} sits at the limit of the model's range ({np.degrees(low):.0f} to "
+                    f"{np.degrees(high):.0f}°) in {share:.0%} of the samples: its true value may lie "
+                    "beyond, or the keypoints are wrong there."
+                )
+    return notices
+
+
 def in_file_units(angles: pd.DataFrame, rotational: set[str]) -> pd.DataFrame:
     """Radians to degrees; translations stay metres."""
     factors = [180 / np.pi if name in rotational else 1.0 for name in angles.columns]
@@ -161,7 +178,7 @@ def read_mot(path: Path) -> pd.DataFrame:
         rows = [line.split() for line in lines[start:] if line.strip()]
         table = pd.DataFrame(np.array(rows[1:], dtype=float), columns=rows[0])
         return table.set_index("time")
-    except (OSError, UnicodeDecodeError, StopIteration, ValueError, KeyError) as error:
+    except (OSError, UnicodeDecodeError, StopIteration, IndexError, ValueError, KeyError) as error:
         raise PipelineError(f"{path} is not an OpenSim motion file: {error!r}") from error
 
 
@@ -209,6 +226,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     text = json.dumps(summary, indent=2)
     (out / "kinematics.json").write_text(text, encoding="utf-8")
     notices.append(f"angles are those of the OpenSim model {name}. {note}")
+    notices += notices_about_limits(motion, model)
     return notices + notices_about_fit(motion, len(labelled.time))
 
 
