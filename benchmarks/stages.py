@@ -86,7 +86,9 @@ def peer_seconds(python: str, trial, folder: Path) -> dict[str, float]:
         "show_interp_indices": "false",
     }.items():  # fmt: skip
         text = "\n".join(
-            f"{line.partition('=')[0]}= {value}" if line.strip().split("=")[0].strip() == key else line
+            f"{line.partition('=')[0]}= {value}"
+            if line.strip().split("=")[0].strip() == key
+            else line
             for line in text.splitlines()
         )
     (project / "Config.toml").write_text(text, encoding="utf-8")

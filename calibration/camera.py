@@ -43,7 +43,9 @@ class Camera:
     def __post_init__(self):
         rotation = self.camera_from_world[:3, :3]
         problem = None
-        if not all(np.isfinite(a).all() for a in (self.intrinsics, self.distortion, self.camera_from_world)):
+        if not all(
+            np.isfinite(a).all() for a in (self.intrinsics, self.distortion, self.camera_from_world)
+        ):
             problem = "its calibration holds values that are not finite"
         elif min(self.intrinsics[0, 0], self.intrinsics[1, 1]) <= 0:
             problem = "its focal length is not positive"

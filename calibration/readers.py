@@ -86,7 +86,9 @@ def _fit(camera: Camera, video: tuple[int, int]) -> tuple[Camera, str | None]:
             "or lower edge; if it was cropped elsewhere or resized, points are off by as much."
         )
     if abs(video[0] / calibrated[0] / (video[1] / calibrated[1]) - 1) < 0.01:
-        return camera.scaled_to(video), f"camera {camera.name}: {sizes}. Its intrinsics were scaled."
+        return camera.scaled_to(
+            video
+        ), f"camera {camera.name}: {sizes}. Its intrinsics were scaled."
     hint = " Turn the videos, or calibrate upright." if calibrated == video[::-1] else ""
     raise PipelineError(
         f"camera {camera.name}: {sizes}, another shape.{hint} This calibration is not of this video."

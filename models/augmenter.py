@@ -94,7 +94,9 @@ def load_augmenter(folder: Path) -> Augmenter:
         ) from error
     weights = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
     prefix = "Func/StatefulPartitionedCall/input/_"
-    layers = [weights[f"{prefix}{n}:0"] for n in range(1, 1 + sum(k.startswith(prefix) for k in weights))]
+    layers = [
+        weights[f"{prefix}{n}:0"] for n in range(1, 1 + sum(k.startswith(prefix) for k in weights))
+    ]
     kernel, bias = _read_out(weights, layers[1].shape[0])
     network = Augmenter(len(mean), len(bias), len(layers) // 3)
     state = {"mean": mean, "std": std, "read_out.weight": kernel.T, "read_out.bias": bias}
@@ -108,7 +110,9 @@ def load_augmenter(folder: Path) -> Augmenter:
             {name: torch.from_numpy(np.array(value, np.float32)) for name, value in state.items()}
         )
     except RuntimeError as error:
-        raise PipelineError(f"{folder} does not hold an OpenCap marker augmenter: {error}") from error
+        raise PipelineError(
+            f"{folder} does not hold an OpenCap marker augmenter: {error}"
+        ) from error
     return network.eval()
 
 

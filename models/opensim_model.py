@@ -4,7 +4,6 @@ Seth et al., OpenSim: Simulating musculoskeletal dynamics and neuromuscular cont
 and animal movement, PLoS Comput Biol 14(7), 2018.
 """
 
-from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -186,8 +185,8 @@ def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any, float]]]:
     """Copy a model without what the pose does not depend on: forces and patellae.
 
     Returns the copy, and for each coordinate that went with a patella the coordinate that drives
-    it, the function that does (radians to radians), and a factor to that function. Solving is up to eight times faster, with
-    the same angles.
+    it, the function that does (radians to radians), and a factor to that function. Solving is up to
+    eight times faster, with the same angles.
     """
     package, copy = opensim(), model.clone()
     copy.updForceSet().clearAndDestroy()
@@ -207,7 +206,9 @@ def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any, float]]]:
         if coupler and coupler.getDependentCoordinateName() in removed:
             name = coupler.getDependentCoordinateName()
             driver = coupler.getIndependentCoordinateNames().get(0)
-            factor = package.PropertyHelper.getValueDouble(coupler.getPropertyByName("scale_factor"))
+            factor = package.PropertyHelper.getValueDouble(
+                coupler.getPropertyByName("scale_factor")
+            )
             driven[name] = (driver, coupler.getFunction().clone(), factor)
             constraints.remove(index)
     copy.finalizeConnections()
@@ -225,7 +226,11 @@ class Motion:
 
 
 def solve_inverse_kinematics(
-    model, ik_setup: Path, time_s: Float[np.ndarray, "time"], markers: dict[str, np.ndarray], progress
+    model,
+    ik_setup: Path,
+    time_s: Float[np.ndarray, "time"],
+    markers: dict[str, np.ndarray],
+    progress,
 ) -> Motion:
     """Find the coordinates that bring the model's markers nearest to the measured ones.
 
@@ -244,7 +249,9 @@ def solve_inverse_kinematics(
         copy, driven = stripped_copy(model)
         state = copy.initSystem()
         solver = _solver(copy, names, weights, time_s, position, ik_setup)
-        coordinates = [copy.getCoordinateSet().get(i) for i in range(copy.getCoordinateSet().getSize())]
+        coordinates = [
+            copy.getCoordinateSet().get(i) for i in range(copy.getCoordinateSet().getSize())
+        ]
         angles, errors = [], []
         for index in range(len(time_s)):
             if solvable[index]:
@@ -311,7 +318,11 @@ def _coordinate_references(model, ik_setup):
         if not applied or weight <= 0 or not present.contains(name):
             continue
         kind = task.findtext("value_type", "default_value").strip()
-        value = float(task.findtext("value")) if kind == "manual_value" else present.get(name).getDefaultValue()
+        value = (
+            float(task.findtext("value"))
+            if kind == "manual_value"
+            else present.get(name).getDefaultValue()
+        )
         reference = package.CoordinateReference(name, package.Constant(value))
         reference.setWeight(weight)
         references.push_back(reference)

@@ -24,7 +24,9 @@ def vocabulary(name: str) -> Vocabulary:
     text = resources.files("models").joinpath("vocabularies.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
     if name not in table:
-        raise PipelineError(f"there is no keypoint vocabulary '{name}'. There are: {', '.join(table)}")
+        raise PipelineError(
+            f"there is no keypoint vocabulary '{name}'. There are: {', '.join(table)}"
+        )
     entry = table[name]
     bones = tuple((start, end) for start, end in entry["bones"])
     return Vocabulary(name, entry["description"], tuple(entry["keypoints"]), bones)

@@ -69,7 +69,6 @@ def run(
     Stages whose settings, inputs and code have not changed are skipped.
 
     Examples:
-
     `pipeline run sessions/subject2 --activity squats`
 
     `pipeline run sessions/subject2 --trial squats1 --from smooth --set smooth.cutoff_hz=8`
@@ -96,7 +95,6 @@ def demo(
     The first time, this fetches about 90 MB of model files and videos.
 
     Examples:
-
     `pipeline demo`
 
     `pipeline demo sessions/trial-run --set smooth.method=butterworth`
@@ -192,7 +190,9 @@ def list_models() -> None:
 
 @models.command()
 def fetch(
-    names: Annotated[list[str] | None, typer.Argument(help="Names; all needed ones if none.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names; all needed ones if none.")
+    ] = None,
 ) -> None:
     """Fetch model files into the cache, and check them. Example: `pipeline models fetch`."""
     from models.assets import fetch as fetch_asset

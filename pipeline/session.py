@@ -144,7 +144,9 @@ class Session:
     def _existing(self, relative: str) -> Path:
         path = self.folder / relative
         if not path.exists():
-            raise PipelineError(f"{self.folder / 'session.toml'} names {relative}, which is not there")
+            raise PipelineError(
+                f"{self.folder / 'session.toml'} names {relative}, which is not there"
+            )
         return path
 
 

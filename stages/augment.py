@@ -97,7 +97,10 @@ def estimated_height_m(keypoints: Keypoints) -> float:
         for top, bottom in (("Hip", "Knee"), ("Knee", "Ankle"))
         for side in "RL"
     ]
-    thigh, shank = np.nanmedian(np.concatenate(lengths[:2])), np.nanmedian(np.concatenate(lengths[2:]))
+    thigh, shank = (
+        np.nanmedian(np.concatenate(lengths[:2])),
+        np.nanmedian(np.concatenate(lengths[2:])),
+    )
     return float((thigh + shank) / THIGH_AND_SHANK_PER_HEIGHT)
 
 
@@ -242,7 +245,9 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         )
     unknown = 1 - np.isfinite(markers).all((1, 2)).mean()
     if unknown:
-        notices.append(f"{unknown:.0%} of the trial has no markers, since keypoints are missing there.")
+        notices.append(
+            f"{unknown:.0%} of the trial has no markers, since keypoints are missing there."
+        )
     names = [*VIDEO_KEYPOINTS, *MARKERS]
     save_dataset(
         xr.Dataset(

@@ -32,11 +32,15 @@ def find_repetitions(
     """
     name = activity.lower()
     if any(word in name for word in LEG_BENDING):
-        knees = (np.asarray(angles_deg["knee_angle_r"]) + np.asarray(angles_deg["knee_angle_l"])) / 2
+        knees = (
+            np.asarray(angles_deg["knee_angle_r"]) + np.asarray(angles_deg["knee_angle_l"])
+        ) / 2
         found = _between_extensions(time_s, knees)
         return {"r": found, "l": found}
     if any(word in name for word in GAIT):
-        return {side: _strides(time_s, np.asarray(angles_deg[f"hip_flexion_{side}"])) for side in "rl"}
+        return {
+            side: _strides(time_s, np.asarray(angles_deg[f"hip_flexion_{side}"])) for side in "rl"
+        }
     return {"r": [], "l": []}
 
 
@@ -64,8 +68,12 @@ def _strides(time_s, hip_flexion_deg):
     smooth, rate = _smooth(time_s, hip_flexion_deg)
     if smooth is None or np.ptp(smooth) < 15:
         return []
-    peaks, _ = find_peaks(smooth, prominence=0.4 * np.ptp(smooth), distance=int(MIN_STRIDE_S * rate) or 1)
-    return [(float(time_s[a]), float(time_s[b])) for a, b in zip(peaks[:-1], peaks[1:], strict=True)]
+    peaks, _ = find_peaks(
+        smooth, prominence=0.4 * np.ptp(smooth), distance=int(MIN_STRIDE_S * rate) or 1
+    )
+    return [
+        (float(time_s[a]), float(time_s[b])) for a, b in zip(peaks[:-1], peaks[1:], strict=True)
+    ]
 
 
 def _smooth(time_s, values):

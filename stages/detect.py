@@ -161,7 +161,9 @@ def notices_about(views: dict[str, dict[str, np.ndarray]]) -> list[str]:
     for name, view in views.items():
         found = (view["score"][:, 0] > 0).mean()
         if found < 0.9:
-            notices.append(f"camera {name}: the subject was found in {found:.0%} of the frames only.")
+            notices.append(
+                f"camera {name}: the subject was found in {found:.0%} of the frames only."
+            )
         several = (view["score"] > 0).sum(1) > 1
         if several.mean() > 0.02:
             notices.append(

@@ -21,8 +21,14 @@ matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text in a journal's PDF
 def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go.Figure:
     """Knee and ankle over time, and per repetition where there are any (degrees)."""
     columns = 2 if any(len(curves) for curves in cycles.values()) else 1
-    titles = [t for _, j in JOINTS for t in (f"{j} over time", f"{j}, mean ± SD over repetitions")[:columns]]
-    figure = make_subplots(2, columns, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.14)
+    titles = [
+        t
+        for _, j in JOINTS
+        for t in (f"{j} over time", f"{j}, mean ± SD over repetitions")[:columns]
+    ]
+    figure = make_subplots(
+        2, columns, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.14
+    )
     for row, (joint, _) in enumerate(JOINTS, start=1):
         for side, label, colour in SIDES:
             name = f"{joint}_{side}"
@@ -36,7 +42,9 @@ def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go
     figure.update_xaxes(title_text="time (s)", row=2, col=1)
     if columns == 2:
         figure.update_xaxes(title_text="% of the repetition", row=2, col=2)
-    return figure.update_layout(height=640, template="simple_white", hovermode="x unified", margin_t=50)
+    return figure.update_layout(
+        height=640, template="simple_white", hovermode="x unified", margin_t=50
+    )
 
 
 def _add_band(figure, curves, colour, row):
@@ -55,7 +63,9 @@ def all_coordinates(angles: pd.DataFrame, units: Mapping[str, str]) -> go.Figure
     figure = go.Figure()
     buttons = []
     for position, name in enumerate(angles.columns):
-        figure.add_scatter(x=angles.index, y=angles[name], name=name, visible=position == 0, line_color="#444")
+        figure.add_scatter(
+            x=angles.index, y=angles[name], name=name, visible=position == 0, line_color="#444"
+        )
         shown = [each == position for each in range(angles.shape[1])]
         buttons.append({
             "label": name,
@@ -85,7 +95,9 @@ def save_for_papers(
                 mean = curves.mean(0)
                 spread = curves.std(0, ddof=1) if len(curves) > 1 else 0 * mean
                 axes[row, 1].plot(PERCENT, mean, color=colour, linewidth=1.2)
-                axes[row, 1].fill_between(PERCENT, mean - spread, mean + spread, color=colour, alpha=0.15)
+                axes[row, 1].fill_between(
+                    PERCENT, mean - spread, mean + spread, color=colour, alpha=0.15
+                )
         axes[row, 0].set_ylabel(f"{title} (°)")
         for axis in axes[row]:
             axis.axhline(0, color="0.8", linewidth=0.6, zorder=0)

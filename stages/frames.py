@@ -134,7 +134,9 @@ def common_timeline(
     start = max(clock[0] for clock in clocks.values())
     end = min(clock[-1] for clock in clocks.values())
     if end <= start:
-        spans = ", ".join(f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items())
+        spans = ", ".join(
+            f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items()
+        )
         raise PipelineError(
             f"the cameras' recordings do not overlap in time: {spans}. Check clock_offsets_s in "
             "session.toml, and that these videos belong to one trial."
@@ -218,7 +220,10 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     infos = {}
     for index, (name, video) in enumerate(trial.videos.items()):
         infos[name] = probe(
-            video, lambda done, total, index=index: progress(index * total + done, len(trial.videos) * total)
+            video,
+            lambda done, total, index=index: progress(
+                index * total + done, len(trial.videos) * total
+            ),
         )
     rate_hz = settings.rate_hz or float(np.median([info.rate_hz for info in infos.values()]))
     clocks = {

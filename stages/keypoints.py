@@ -33,7 +33,11 @@ class Settings(BaseModel):
 
 
 def find_keypoints(
-    video: Path, detections: xr.Dataset, estimator: PoseEstimator, settings: Settings, progress: Progress
+    video: Path,
+    detections: xr.Dataset,
+    estimator: PoseEstimator,
+    settings: Settings,
+    progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run the pose model on one camera's persons.
 
@@ -49,7 +53,9 @@ def find_keypoints(
         regions = [Detections(boxes[i], rotations[i], scores[i]) for i, _, _ in batch]
         poses += estimator.estimate([image for _, _, image in batch], regions)
         progress(len(poses), len(boxes))
-    return np.stack([each.keypoints for each in poses]), np.stack([each.confidences for each in poses])
+    return np.stack([each.keypoints for each in poses]), np.stack(
+        [each.confidences for each in poses]
+    )
 
 
 def as_dataset(

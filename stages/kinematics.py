@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.augmenter import MARKERS
 from models.opensim_model import (
     GenericModel,
     Motion,
@@ -20,7 +21,6 @@ from models.opensim_model import (
     scale_model,
     solve_inverse_kinematics,
 )
-from models.augmenter import MARKERS
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, replacing
 from stages.export import write_trc
@@ -73,10 +73,14 @@ def choose_scaling_window(
         mean = np.convolve(np.where(complete, cost, 0), np.ones(count) / count, "valid")
         start = int(np.where(whole, mean, np.inf).argmin())
         chosen = slice(start, start + count)
-        return float(time_s[start]), float(time_s[start + count - 1]), (
-            f"most upright, slowest {time_s[start + count - 1] - time_s[start]:.2f} s, from "
-            f"{time_s[start]:.2f} s on: knees at {knee_deg[chosen].mean():.0f}°, trunk leaning "
-            f"{lean_deg[chosen].mean():.0f}°, markers at {speed[chosen].mean() * 100:.0f} cm/s"
+        return (
+            float(time_s[start]),
+            float(time_s[start + count - 1]),
+            (
+                f"most upright, slowest {time_s[start + count - 1] - time_s[start]:.2f} s, from "
+                f"{time_s[start]:.2f} s on: knees at {knee_deg[chosen].mean():.0f}°, trunk leaning "
+                f"{lean_deg[chosen].mean():.0f}°, markers at {speed[chosen].mean() * 100:.0f} cm/s"
+            ),
         )
     missing = np.isnan(markers).any(-1).mean(0)
     worst = ", ".join(MARKERS[index] for index in np.argsort(-missing)[:3])
@@ -88,7 +92,9 @@ def choose_scaling_window(
 def _knee_flexion_deg(keypoints, side):
     thigh = keypoints[f"{side}Hip"] - keypoints[f"{side}Knee"]
     shank = keypoints[f"{side}Ankle"] - keypoints[f"{side}Knee"]
-    cosine = (thigh * shank).sum(-1) / np.linalg.norm(thigh, axis=-1) / np.linalg.norm(shank, axis=-1)
+    cosine = (
+        (thigh * shank).sum(-1) / np.linalg.norm(thigh, axis=-1) / np.linalg.norm(shank, axis=-1)
+    )
     return 180 - np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
@@ -161,7 +167,9 @@ def in_file_units(angles: pd.DataFrame, rotational: set[str]) -> pd.DataFrame:
 def write_mot(path: Path, angles: pd.DataFrame) -> None:
     """Write coordinates (degrees and metres, indexed by seconds) as an OpenSim motion file."""
     rows, columns = angles.shape
-    header = f"Coordinates\nversion=1\nnRows={rows}\nnColumns={columns + 1}\ninDegrees=yes\nendheader\n"
+    header = (
+        f"Coordinates\nversion=1\nnRows={rows}\nnColumns={columns + 1}\ninDegrees=yes\nendheader\n"
+    )
     table = angles.to_csv(sep="\t", index_label="time", float_format="%.8f", lineterminator="\n")
     with replacing(path) as temporary:
         temporary.write_text(header + table, encoding="utf-8", newline="\n")

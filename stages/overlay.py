@@ -28,7 +28,9 @@ class Drawing:
     bones: Int[np.ndarray, "bone 2"]
 
 
-def write_overlay(video: Path, drawing: Drawing, path: Path, rate_hz: float, height_px: int) -> None:
+def write_overlay(
+    video: Path, drawing: Drawing, path: Path, rate_hz: float, height_px: int
+) -> None:
     """Write an H.264 video with the drawing on it, scaled down to at most `height_px`."""
     with av.open(str(path), "w") as container:
         stream = None
@@ -38,7 +40,9 @@ def write_overlay(video: Path, drawing: Drawing, path: Path, rate_hz: float, hei
             canvas, scale = _shrunk(image, height_px)
             _draw(canvas, drawing, index, scale)
             if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1001))
+                stream = container.add_stream(
+                    "libx264", rate=Fraction(rate_hz).limit_denominator(1001)
+                )
                 stream.height, stream.width = canvas.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.options = {"crf": "26", "preset": "veryfast"}
@@ -59,11 +63,16 @@ def _draw(canvas: UInt8[np.ndarray, "h w 3"], drawing: Drawing, index: int, scal
     skeleton = drawing.skeleton[index] * scale
     for start, end in drawing.bones:
         if np.isfinite(skeleton[[start, end]]).all():
-            cv2.line(canvas, _pixel(skeleton[start]), _pixel(skeleton[end]), SKELETON, thick, cv2.LINE_AA)
+            cv2.line(
+                canvas, _pixel(skeleton[start]), _pixel(skeleton[end]), SKELETON, thick, cv2.LINE_AA
+            )
     pairs = zip(drawing.keypoints[index] * scale, drawing.confidence[index], strict=True)
     for point, confidence in pairs:
         if np.isfinite(point).all():
-            colour = tuple(int(confidence * s + (1 - confidence) * u) for s, u in zip(SURE, UNSURE, strict=True))
+            colour = tuple(
+                int(confidence * s + (1 - confidence) * u)
+                for s, u in zip(SURE, UNSURE, strict=True)
+            )
             cv2.circle(canvas, _pixel(point), thick + 1, colour, -1, cv2.LINE_AA)
 
 
@@ -71,7 +80,9 @@ def _pixel(point) -> tuple[int, int]:
     return tuple(np.clip(np.round(point), -10_000, 10_000).astype(int).tolist())
 
 
-def bone_indices(bones: Sequence[tuple[str, str]], names: Sequence[str]) -> Int[np.ndarray, "bone 2"]:
+def bone_indices(
+    bones: Sequence[tuple[str, str]], names: Sequence[str]
+) -> Int[np.ndarray, "bone 2"]:
     """Bones as pairs of indices into the keypoints' names."""
     position = {name: index for index, name in enumerate(names)}
     return np.array([[position[start], position[end]] for start, end in bones]).reshape(-1, 2)

@@ -27,7 +27,9 @@ class Figure:
 def _judged(name, value, unit, warn, bad, source, digits=2) -> Figure:
     """A figure for which less is better."""
     verdict = "bad" if not value <= bad else "warn" if value > warn else "ok"
-    return Figure(name, round(float(value), digits), unit, f"below {warn:g} {unit} ({source})", verdict)
+    return Figure(
+        name, round(float(value), digits), unit, f"below {warn:g} {unit} ({source})", verdict
+    )
 
 
 def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]) -> list[Figure]:
@@ -61,7 +63,11 @@ def _longest_run(flags) -> int:
 
 def model_figures(errors: pd.DataFrame, angles: pd.DataFrame) -> list[Figure]:
     """Figures of inverse kinematics and of the angles (degrees, indexed by seconds) themselves."""
-    legs = [name for name in angles if name.startswith(("knee_angle_", "ankle_angle_")) and "beta" not in name]
+    legs = [
+        name
+        for name in angles
+        if name.startswith(("knee_angle_", "ankle_angle_")) and "beta" not in name
+    ]
     interval = float(np.median(np.diff(angles.index)))
     jump = angles[legs].diff().abs().max().max() * min(1.0, 1 / 60 / interval)
     knees = angles[[name for name in legs if name.startswith("knee")]]
@@ -97,9 +103,14 @@ def range_of_motion(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> p
     table = pd.DataFrame({"minimum": angles.min(), "maximum": angles.max()})
     table["range"] = table.maximum - table.minimum
     ranges = {name: np.ptp(curves, axis=1) for name, curves in cycles.items() if len(curves)}
-    table["repetitions"] = pd.Series({name: len(values) for name, values in ranges.items()}, dtype=float)
-    table["range_mean"] = pd.Series({name: values.mean() for name, values in ranges.items()}, dtype=float)
+    table["repetitions"] = pd.Series(
+        {name: len(values) for name, values in ranges.items()}, dtype=float
+    )
+    table["range_mean"] = pd.Series(
+        {name: values.mean() for name, values in ranges.items()}, dtype=float
+    )
     table["range_sd"] = pd.Series(
-        {name: values.std(ddof=1) for name, values in ranges.items() if len(values) > 1}, dtype=float
+        {name: values.std(ddof=1) for name, values in ranges.items() if len(values) > 1},
+        dtype=float,
     )
     return table.rename_axis("coordinate")

@@ -46,7 +46,11 @@ class Settings(BaseModel):
 
 def unit_of(coordinate: str) -> str:
     """Unit of a coordinate in angle files: `m` for the pelvis's translations, else `deg`."""
-    return "m" if coordinate.startswith("pelvis_t") and coordinate[-2:] in ("tx", "ty", "tz") else "deg"
+    return (
+        "m"
+        if coordinate.startswith("pelvis_t") and coordinate[-2:] in ("tx", "ty", "tz")
+        else "deg"
+    )
 
 
 def on_timeline(angles: pd.DataFrame, time_s: np.ndarray) -> pd.DataFrame:

@@ -145,11 +145,11 @@ def smooth(points: xr.Dataset, settings: Settings, progress: Progress = no_progr
     dims = ("time", "keypoint", "axis")
     return xr.Dataset(
         {
-            "position": (
-                dims, np.where(trusted, position.reshape(shape), np.nan), {"units": "m"}
-            ),
+            "position": (dims, np.where(trusted, position.reshape(shape), np.nan), {"units": "m"}),
             "standard_deviation": (
-                dims, np.where(trusted, deviation.reshape(shape), np.nan), {"units": "m"}
+                dims,
+                np.where(trusted, deviation.reshape(shape), np.nan),
+                {"units": "m"},
             ),
             "measured": (dims[:2], np.isfinite(points.position).all("axis").values),
         },

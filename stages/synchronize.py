@@ -73,10 +73,14 @@ def synchronize(
     return xr.Dataset(
         {
             "position": (
-                ("camera", "time", "keypoint", "axis"), np.stack(positions), {"units": "px"}
+                ("camera", "time", "keypoint", "axis"),
+                np.stack(positions),
+                {"units": "px"},
             ),
             "confidence": (
-                ("camera", "time", "keypoint"), np.nan_to_num(np.stack(confidences)), {"units": "1"}
+                ("camera", "time", "keypoint"),
+                np.nan_to_num(np.stack(confidences)),
+                {"units": "1"},
             ),
         },
         coords={

@@ -90,7 +90,11 @@ def triangulate(
     for _ in range(2):
         distance = _ray_distance(equations, position, camera_from_world)
         used = seen & (distance <= settings.max_ray_distance_m)
-        trust = weight * used / (1 + (np.where(used, distance, 0) / (2 * settings.typical_error_m)) ** 2)
+        trust = (
+            weight
+            * used
+            / (1 + (np.where(used, distance, 0) / (2 * settings.typical_error_m)) ** 2)
+        )
         position = _solve(equations, trust)
     distance = _ray_distance(equations, position, camera_from_world)
     trusted = (used.sum(0) >= 2) & ~(used & ~(distance <= settings.max_ray_distance_m)).any(0)
@@ -107,9 +111,7 @@ def triangulate(
 
 def _equations(image, camera_from_world):
     """Rows (camera, point, 2, 4) that a point in homogeneous coordinates makes zero, in metres."""
-    return (
-        image[..., None] * camera_from_world[:, None, None, 2] - camera_from_world[:, None, :2]
-    )
+    return image[..., None] * camera_from_world[:, None, None, 2] - camera_from_world[:, None, :2]
 
 
 def _solve(equations, weight):
@@ -177,7 +179,9 @@ def triangulate_keypoints(
     chunks, errors = [], []
     for start in range(0, position.shape[1], settings.chunk_frames):
         pixels = position[:, start : start + settings.chunk_frames]
-        image = np.stack([camera.undistort(view) for camera, view in zip(cameras, pixels, strict=True)])
+        image = np.stack(
+            [camera.undistort(view) for camera, view in zip(cameras, pixels, strict=True)]
+        )
         seen = confidence[:, start : start + settings.chunk_frames]
         points = triangulate(image, seen, extrinsics, settings)
         projected = np.stack([camera.project(points.position) for camera in cameras])

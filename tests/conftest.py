@@ -28,7 +28,9 @@ def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:
 def ring(count: int, radius_m: float = 4.0, height_m: float = 1.5) -> np.ndarray:
     """Extrinsics (camera, 3, 4) of a ring of cameras that look at a person's middle."""
     angles = np.linspace(0.3, 0.3 + 2 * np.pi, count, endpoint=False)
-    centers = np.stack([radius_m * np.cos(angles), np.full(count, height_m), radius_m * np.sin(angles)], 1)
+    centers = np.stack(
+        [radius_m * np.cos(angles), np.full(count, height_m), radius_m * np.sin(angles)], 1
+    )
     return np.stack([look_at(center, np.array([0.0, 0.9, 0.0])) for center in centers])
 
 

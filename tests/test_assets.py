@@ -27,7 +27,9 @@ def test_the_registry_says_what_each_file_is():
         assert each.licence and each.citation and each.description
         assert all(len(file.sha256) == 64 and file.size_bytes > 0 for file in each.files)
         paths = [file.path for file in each.files]
-        assert len(paths) == len(set(paths)) and not any(path.startswith(("/", "..")) for path in paths)
+        assert len(paths) == len(set(paths)) and not any(
+            path.startswith(("/", "..")) for path in paths
+        )
         if not each.wheel:
             assert all(file.source.startswith("https://") for file in each.files)
 
@@ -79,7 +81,9 @@ def test_other_files_are_not_taken(empty_cache, tmp_path):
     with pytest.raises(PipelineError, match="does not hold pose_detection.tflite"):
         import_from("blazepose-detector", tmp_path)
     with zipfile.ZipFile(tmp_path / "wrong.whl", "w") as archive:
-        archive.writestr("mediapipe/modules/pose_detection/pose_detection.tflite", b"something else")
+        archive.writestr(
+            "mediapipe/modules/pose_detection/pose_detection.tflite", b"something else"
+        )
     with pytest.raises(PipelineError, match="not the registered file"):
         import_from("blazepose-detector", tmp_path / "wrong.whl")
     (tmp_path / "cut.whl").write_bytes((tmp_path / "wrong.whl").read_bytes()[:40])

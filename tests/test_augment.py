@@ -107,7 +107,11 @@ def test_markers_sit_where_the_anatomy_is(networks):
     time, points = squat()
     points = complete(points)
     markers = dict(
-        zip(MARKERS, np.moveaxis(augment(points, time, networks, HEIGHT_M, MASS_KG), 1, 0), strict=True)
+        zip(
+            MARKERS,
+            np.moveaxis(augment(points, time, networks, HEIGHT_M, MASS_KG), 1, 0),
+            strict=True,
+        )
     )
     assert np.isfinite(markers["r_knee_study"]).all()
     for side, prefix in (("R", "r"), ("L", "L")):
@@ -181,7 +185,9 @@ def test_the_small_toe_is_on_the_outside_of_the_foot(side, sign):
     heel, toe = np.array([[0.0, 0.02, 0.0]]), np.array([[0.2, 0.02, 0.0]])
     ankle = np.array([[0.05, 0.08, 0.0]])
     toe_5 = small_toe(heel, toe, ankle, side)[0]
-    np.testing.assert_allclose(toe_5, [0.876 * 0.2, 0.02 + 0.086 * 0.2, sign * 0.255 * 0.2], atol=1e-9)
+    np.testing.assert_allclose(
+        toe_5, [0.876 * 0.2, 0.02 + 0.086 * 0.2, sign * 0.255 * 0.2], atol=1e-9
+    )
 
 
 def test_height_comes_from_the_legs_only_when_the_session_does_not_say():

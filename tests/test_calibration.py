@@ -29,7 +29,10 @@ def rig(world_up="+y", coefficients=5):
         extrinsics = np.vstack([look_at(center, np.array([0, 0.9, 0])), [0, 0, 0, 1]])
         extrinsics[:3, :3] = extrinsics[:3, :3] @ Y_UP_FROM[world_up]
         matrix = np.array([[1500.0 + index, 0, 530], [0, 1490, 960 + index], [0, 0, 1]])
-        lens = generator.normal(0, 1, coefficients) * [0.05, 0.02, 1e-3, 1e-3, 0.01, 1e-3, 1e-3, 1e-3][:coefficients]
+        lens = (
+            generator.normal(0, 1, coefficients)
+            * [0.05, 0.02, 1e-3, 1e-3, 0.01, 1e-3, 1e-3, 1e-3][:coefficients]
+        )
         cameras.append(Camera(name, (1080, 1920), matrix, lens, extrinsics, world_up))
     return cameras
 
@@ -37,7 +40,11 @@ def rig(world_up="+y", coefficients=5):
 def by_opencv(camera, points):
     rotation = cv2.Rodrigues(camera.camera_from_world[:3, :3])[0]
     pixels = cv2.projectPoints(
-        points.reshape(-1, 1, 3), rotation, camera.camera_from_world[:3, 3], camera.intrinsics, camera.distortion
+        points.reshape(-1, 1, 3),
+        rotation,
+        camera.camera_from_world[:3, 3],
+        camera.intrinsics,
+        camera.distortion,
     )[0]
     return pixels.reshape(*points.shape[:-1], 2)
 
@@ -151,7 +158,9 @@ def test_cameras_are_matched_by_name_whatever_the_order(tmp_path):
 
 def test_a_calibration_of_other_cameras_names_both_lists(tmp_path):
     write_toml(rig("+z"), tmp_path / "calib.toml")
-    with pytest.raises(PipelineError, match="no camera left.*has cam1, cam2, cam3.*videos are cam1, left"):
+    with pytest.raises(
+        PipelineError, match="no camera left.*has cam1, cam2, cam3.*videos are cam1, left"
+    ):
         read_cameras(tmp_path / "calib.toml", ["cam1", "left"])
     with pytest.raises(PipelineError, match="only one camera"):
         read_cameras(tmp_path / "calib.toml", ["cam1"])
@@ -167,7 +176,9 @@ def test_image_sizes_are_compared_with_the_videos(tmp_path):
     write_toml(rig("+z"), path)
 
     def read(width, height):
-        return read_cameras(path, ["cam1", "cam2"], dict.fromkeys(["cam1", "cam2"], (width, height)))
+        return read_cameras(
+            path, ["cam1", "cam2"], dict.fromkeys(["cam1", "cam2"], (width, height))
+        )
 
     half, notices = read(540, 960)
     full = read(1080, 1920)[0]
@@ -207,7 +218,19 @@ def test_fisheye_is_refused_by_name(tmp_path):
         read_toml(tmp_path / "calib.toml")
 
 
-NAMES = ["Nose", "RShoulder", "LShoulder", "RHip", "LHip", "RAnkle", "LAnkle", "RHeel", "LHeel", "RBigToe", "LBigToe"]
+NAMES = [
+    "Nose",
+    "RShoulder",
+    "LShoulder",
+    "RHip",
+    "LHip",
+    "RAnkle",
+    "LAnkle",
+    "RHeel",
+    "LHeel",
+    "RBigToe",
+    "LBigToe",
+]
 STANDING = np.array(
     [[0.1, 1.6, 0], [0, 1.4, 0.2], [0, 1.4, -0.2], [0, 0.9, 0.1], [0, 0.9, -0.1], [0, 0.1, 0.1],
      [0, 0.1, -0.1], [-0.05, 0.02, 0.1], [-0.05, 0.02, -0.1], [0.2, 0.02, 0.1], [0.2, 0.02, -0.1]]
@@ -228,7 +251,9 @@ def test_a_sound_set_up_raises_no_alarm():
     ],
 )
 def test_impossible_geometry_is_reported(points, message):
-    assert any(message in notice for notice in check_geometry(rig(), np.tile(points, (4, 1, 1)), NAMES))
+    assert any(
+        message in notice for notice in check_geometry(rig(), np.tile(points, (4, 1, 1)), NAMES)
+    )
 
 
 def test_cameras_in_one_place_or_one_line_are_reported():

@@ -60,12 +60,16 @@ def test_ezc3d_reads_the_c3d(tmp_path):
     assert file["parameters"]["POINT"]["RATE"]["value"][0] == pytest.approx(60)
     points = file["data"]["points"]
     missing = np.isnan(position).any(-1).T
-    np.testing.assert_allclose(points[:3, ~missing].T / 1000, position.transpose(1, 0, 2)[~missing], atol=1e-6)
+    np.testing.assert_allclose(
+        points[:3, ~missing].T / 1000, position.transpose(1, 0, 2)[~missing], atol=1e-6
+    )
     assert np.isnan(points[:3, missing]).all()
     assert (file["data"]["meta_points"]["residuals"][0][missing] == -1).all()
 
 
-@pytest.mark.parametrize("text", ["", "no markers here\n" * 8, "a\nUnits\ncm\n\t\tA\n\n\n1\t0\t1\t2\t3"])
+@pytest.mark.parametrize(
+    "text", ["", "no markers here\n" * 8, "a\nUnits\ncm\n\t\tA\n\n\n1\t0\t1\t2\t3"]
+)
 def test_what_is_no_trc_is_refused(tmp_path, text):
     path = tmp_path / "broken.trc"
     path.write_text(text)

@@ -6,7 +6,15 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset
-from stages.frames import Settings, VideoInfo, common_timeline, notices_about, probe, read_frames, run
+from stages.frames import (
+    Settings,
+    VideoInfo,
+    common_timeline,
+    notices_about,
+    probe,
+    read_frames,
+    run,
+)
 from stages.trial import Trial, no_progress
 
 
@@ -32,7 +40,9 @@ def regular(count, rate=60.0):
     return np.arange(count) / rate
 
 
-@pytest.mark.parametrize("suffix, codec", [(".mp4", "libx264"), (".avi", "mjpeg"), (".mkv", "libx264")])
+@pytest.mark.parametrize(
+    "suffix, codec", [(".mp4", "libx264"), (".avi", "mjpeg"), (".mkv", "libx264")]
+)
 def test_frames_come_in_order_with_their_times(tmp_path, suffix, codec):
     video = write_video(tmp_path / f"cam{suffix}", regular(13), codec=codec)
     indices, times, images = zip(*read_frames(video), strict=True)
@@ -92,7 +102,9 @@ def test_the_timeline_covers_what_all_cameras_filmed():
 
 
 def trial(tmp_path, videos, offsets=None):
-    return Trial("t", "t", videos, tmp_path / "c.toml", tmp_path / "r", clock_offsets_s=offsets or {})
+    return Trial(
+        "t", "t", videos, tmp_path / "c.toml", tmp_path / "r", clock_offsets_s=offsets or {}
+    )
 
 
 def test_a_trial_of_unequal_cameras(tmp_path):
@@ -101,7 +113,9 @@ def test_a_trial_of_unequal_cameras(tmp_path):
         "cam2": write_video(tmp_path / "cam2.mp4", regular(20, 30.0), size=(64, 128), rate=30),
         "cam3": write_video(tmp_path / "cam3.mp4", regular(40)),
     }
-    notices = run(trial(tmp_path, videos, {"cam1": 0.05}), Settings(dump_frames=True), tmp_path, no_progress)
+    notices = run(
+        trial(tmp_path, videos, {"cam1": 0.05}), Settings(dump_frames=True), tmp_path, no_progress
+    )
     timeline = load_dataset(tmp_path / "timeline.nc")
     assert timeline.attrs["rate_hz"] == pytest.approx(60)
     assert timeline.time[0] == 0.05

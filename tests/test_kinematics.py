@@ -26,7 +26,9 @@ from stages.kinematics import (
 )
 from stages.trial import no_progress
 
-FLEXIONS = [f"{joint}_{side}" for joint in ("hip_flexion", "knee_angle", "ankle_angle") for side in "rl"]
+FLEXIONS = [
+    f"{joint}_{side}" for joint in ("hip_flexion", "knee_angle", "ankle_angle") for side in "rl"
+]
 
 
 def markers_of(model, angles):
@@ -39,7 +41,10 @@ def markers_of(model, angles):
         model.assemble(state)
         model.realizePosition(state)
         rows.append(
-            [model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in MARKERS]
+            [
+                model.getMarkerSet().get(name).getLocationInGround(state).to_numpy()
+                for name in MARKERS
+            ]
         )
     return np.array(rows)
 
@@ -53,7 +58,9 @@ def squat(shared):
     model.initSystem()
     recorded = read_mot(folder / "squats1_videoAndMocap.mot").iloc[60:80]
     rotational = rotational_coordinates(model)
-    names = [name for name in recorded if model.getCoordinateSet().contains(name) and "beta" not in name]
+    names = [
+        name for name in recorded if model.getCoordinateSet().contains(name) and "beta" not in name
+    ]
     angles = recorded[names].apply(lambda c: np.radians(c) if c.name in rotational else c)
     return model, angles.index.values, angles, markers_of(model, angles)
 
@@ -86,7 +93,9 @@ def test_the_users_motion_is_whole_with_the_patella_where_the_constraint_puts_it
     motion = solve(squat, ik_setup, squat[3])
     state = model.initSystem()
     coordinates = model.getCoordinateSet()
-    assert list(motion.angles) == [coordinates.get(i).getName() for i in range(coordinates.getSize())]
+    assert list(motion.angles) == [
+        coordinates.get(i).getName() for i in range(coordinates.getSize())
+    ]
     for _, row in motion.angles.iloc[::7].iterrows():
         for name, value in row.items():
             if "beta" not in name:
@@ -142,14 +151,18 @@ def test_missing_markers_do_not_count_and_too_few_give_no_angles(squat, ik_setup
     assert np.isnan(motion.marker_error_m.loc[squat[1][4], "r_toe_study"])
 
 
-@pytest.mark.parametrize("generic", [m for m in MODELS if m.asset == "opensim-pose2sim"], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "generic", [m for m in MODELS if m.asset == "opensim-pose2sim"], ids=lambda m: m.name
+)
 def test_a_packaged_model_scaled_to_its_own_markers_keeps_its_size(generic, tmp_path):
     """The markers of the unscaled model itself must give scale factors of 1."""
     folder = generic.folder
     model = opensim.Model(str(folder / generic.model))
     model.updateMarkerSet(opensim.MarkerSet(str(folder / generic.markers)))
     state = model.initSystem()
-    here = [model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in MARKERS]
+    here = [
+        model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in MARKERS
+    ]
     position = np.tile(here, (11, 1, 1))
     time = np.arange(11) / 60
     write_trc(tmp_path / "static.trc", time, list(MARKERS), position)
@@ -223,7 +236,8 @@ def test_bad_fits_are_told():
 
 def test_opensim_reads_the_motion_that_we_write(tmp_path):
     angles = pd.DataFrame(
-        {"knee_angle_r": [1.5, 2.25], "pelvis_tx": [0.1, 0.2]}, index=pd.Index([0.5, 0.51], name="time")
+        {"knee_angle_r": [1.5, 2.25], "pelvis_tx": [0.1, 0.2]},
+        index=pd.Index([0.5, 0.51], name="time"),
     )
     write_mot(tmp_path / "angles.mot", angles)
     table = opensim.TimeSeriesTable(str(tmp_path / "angles.mot"))
@@ -232,7 +246,9 @@ def test_opensim_reads_the_motion_that_we_write(tmp_path):
     pd.testing.assert_frame_equal(read_mot(tmp_path / "angles.mot"), angles)
 
 
-@pytest.mark.parametrize("text", ["", "endheader\n", "no header\n1 2 3", "endheader\ntime a\n0 x\n"])
+@pytest.mark.parametrize(
+    "text", ["", "endheader\n", "no header\n1 2 3", "endheader\ntime a\n0 x\n"]
+)
 def test_what_is_no_motion_file_is_refused(tmp_path, text):
     (tmp_path / "broken.mot").write_text(text)
     with pytest.raises(PipelineError, match="not an OpenSim motion"):

@@ -33,7 +33,9 @@ def test_each_squat_is_found_where_it_is(count):
 def test_a_squat_that_the_recording_cuts_off_is_no_repetition():
     time, knee, bounds = squats(3)
     cut = time < bounds[-1][0] + 0.8
-    found = find_repetitions(time[cut], {"knee_angle_r": knee[cut], "knee_angle_l": knee[cut]}, "STS")
+    found = find_repetitions(
+        time[cut], {"knee_angle_r": knee[cut], "knee_angle_l": knee[cut]}, "STS"
+    )
     assert len(found["r"]) == 2
 
 
@@ -67,7 +69,9 @@ def test_the_real_squats_are_five(shared):
 def test_a_cycle_is_stretched_to_a_hundred_percent():
     time = np.arange(0, 4, 0.02)
     curves = normalise_cycles(time, 3 * time, [(1.0, 2.0), (0.5, 3.5)])
-    np.testing.assert_allclose(curves, [3 + 3 * np.linspace(0, 1, 101), 1.5 + 9 * np.linspace(0, 1, 101)], atol=1e-9)
+    np.testing.assert_allclose(
+        curves, [3 + 3 * np.linspace(0, 1, 101), 1.5 + 9 * np.linspace(0, 1, 101)], atol=1e-9
+    )
 
 
 def points(share_dropped=0.0, missing=0):
@@ -106,7 +110,10 @@ def figure(figures, start):
 
 def test_image_quality_is_counted_right():
     figures = image_figures(*points(missing=3), list("abcde"))
-    assert figure(figures, "reprojection error at").value == 20 and figure(figures, "reprojection error at").verdict == "ok"
+    assert (
+        figure(figures, "reprojection error at").value == 20
+        and figure(figures, "reprojection error at").verdict == "ok"
+    )
     assert figure(figures, "samples filled").value == pytest.approx(100 * 2 / 35, abs=0.06)
     assert figure(figures, "longest gap").value == pytest.approx(2 / 60, abs=1e-3)
     assert figure(figures, "samples missing").value == pytest.approx(100 * 3 / 35, abs=0.06)
@@ -116,7 +123,11 @@ def test_image_quality_is_counted_right():
 
 def angles(jump=0.0):
     table = pd.DataFrame(
-        {f"{joint}_angle_{side}": np.linspace(0, 30, 61) for joint in ("knee", "ankle") for side in "rl"},
+        {
+            f"{joint}_angle_{side}": np.linspace(0, 30, 61)
+            for joint in ("knee", "ankle")
+            for side in "rl"
+        },
         index=pd.Index(np.arange(61) / 60, name="time_s"),
     )
     table.loc[table.index[30] :, "knee_angle_r"] += jump
@@ -141,7 +152,9 @@ def test_a_jump_of_the_knee_or_bad_markers_are_not_to_be_trusted():
 def test_range_of_motion_with_and_without_repetitions():
     curves = {"knee_angle_r": np.array([[0.0, 40.0], [5.0, 65.0]])}
     table = range_of_motion(angles(), curves)
-    assert table.loc["ankle_angle_l", "range"] == 30 and np.isnan(table.loc["ankle_angle_l", "range_mean"])
+    assert table.loc["ankle_angle_l", "range"] == 30 and np.isnan(
+        table.loc["ankle_angle_l", "range_mean"]
+    )
     assert table.loc["knee_angle_r", "range_mean"] == 50
     assert table.loc["knee_angle_r", "range_sd"] == pytest.approx(np.std([40, 60], ddof=1))
 
@@ -152,6 +165,8 @@ def test_samples_that_were_not_solved_are_missing_and_not_filled():
     assert whole.knee_angle_r.isna().sum() == 10 and whole.index.name == "time_s"
 
 
-@pytest.mark.parametrize("name, unit", [("pelvis_tx", "m"), ("pelvis_tilt", "deg"), ("knee_angle_r", "deg")])
+@pytest.mark.parametrize(
+    "name, unit", [("pelvis_tx", "m"), ("pelvis_tilt", "deg"), ("knee_angle_r", "deg")]
+)
 def test_units_of_coordinates(name, unit):
     assert unit_of(name) == unit

@@ -96,7 +96,9 @@ def test_settings_come_from_activity_then_session_then_command_line():
     assert configure("balancing", {}).smooth.cutoff_hz == 6
     assert configure("DJ", {}).smooth.cutoff_hz == 12
     assert configure("DJ", {"smooth": {"cutoff_hz": 9}}).smooth.cutoff_hz == 9
-    chosen = configure("DJ", {"smooth": {"cutoff_hz": 9}}, ["smooth.cutoff_hz=5", "smooth.method=butterworth"])
+    chosen = configure(
+        "DJ", {"smooth": {"cutoff_hz": 9}}, ["smooth.cutoff_hz=5", "smooth.method=butterworth"]
+    )
     assert chosen.smooth.cutoff_hz == 5 and chosen.smooth.method == "butterworth"
 
 

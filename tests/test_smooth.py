@@ -79,7 +79,9 @@ def test_no_lag_and_less_noise():
     time = np.arange(0, 5, 1 / RATE)
     truth = 0.3 * np.sin(2 * np.pi * 0.8 * time)[:, None]
     noisy = truth + generator.normal(0, 0.01, truth.shape)
-    mean, _ = kalman_smooth(noisy, np.full(truth.shape, 1e-4), 1 / RATE, process_noise(6, 0.01, 1 / RATE))
+    mean, _ = kalman_smooth(
+        noisy, np.full(truth.shape, 1e-4), 1 / RATE, process_noise(6, 0.01, 1 / RATE)
+    )
     assert np.abs(mean - truth).mean() < 0.5 * np.abs(noisy - truth).mean()
 
 
