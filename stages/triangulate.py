@@ -11,12 +11,15 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from calibration import Camera, check_geometry, read_cameras
+from models.continuity import most_continuous
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
-from stages.trial import Progress, Trial
+from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("frames", "synchronize")
 
+CANDIDATES = 3
+"""Where views contradict each other, so many different points are considered."""
 PRIOR_FREEDOM = 3.0
 """The assumed error counts as much as this many residuals: a point seen by two cameras has one."""
 
@@ -51,74 +54,159 @@ class Points:
     view_used: Bool[np.ndarray, "camera *points"]
 
 
+@dataclass(frozen=True)
+class _Rays:
+    """What the cameras saw of some points: a ray each, as two equations."""
+
+    seen: Bool[np.ndarray, "camera point"]
+    weight: Float[np.ndarray, "camera point"]
+    """The confidence, squared; 0 where not seen."""
+    equations: Float[np.ndarray, "camera point 2 4"]
+    """Rows that a point in homogeneous coordinates makes zero, in metres."""
+    depth: Float[np.ndarray, "camera 4"]
+    """Row that gives a point's depth, m."""
+
+    def of(self, points) -> "_Rays":
+        """Keep some points only."""
+        chosen = (self.seen[:, points], self.weight[:, points], self.equations[:, points])
+        return _Rays(*chosen, self.depth)
+
+    def solve(self, weight) -> Float[np.ndarray, "point 3"]:
+        """Weighted least-squares points; NaN where the views do not determine one."""
+        equations = self.equations
+        normal = np.einsum("cp,cpri,cprj->pij", weight, equations, equations, optimize=True)
+        return -np.einsum("pij,pj->pi", _inverse(normal[:, :3, :3]), normal[:, :3, 3])
+
+    def distance(self, position) -> Float[np.ndarray, "camera point"]:
+        """Metres between point and ray; infinite for points behind the camera."""
+        residual = self.equations[..., :3] @ position[..., None] + self.equations[..., 3:]
+        depth = position @ self.depth[:, :3].T + self.depth[:, 3]
+        return np.where(depth.T > 0, np.linalg.norm(residual[..., 0], axis=-1), np.inf)
+
+
 def triangulate(
-    image: Float[np.ndarray, "camera *points 2"],
-    confidence: Float[np.ndarray, "camera *points"],
+    image: Float[np.ndarray, "camera time keypoint 2"],
+    confidence: Float[np.ndarray, "camera time keypoint"],
     camera_from_world: Float[np.ndarray, "camera 3 4"],
+    interval_s: float,
     settings: Settings,
+    progress: Progress = no_progress,
 ) -> Points:
     """Triangulate all points at once by robust, confidence-weighted linear least squares.
 
-    `image` holds undistorted image coordinates (focal length 1), NaN where nothing was seen.
-    The equations are those of the inhomogeneous linear method (Hartley and Zisserman, Multiple
-    View Geometry, 2nd ed., section 12.2) left unscaled, so that a residual is the distance in
-    metres between point and ray. That is the error to minimise: pose networks look at a crop of
-    the person, so they err by a share of the body, not by a number of pixels.
+    `image` holds undistorted image coordinates (focal length 1), NaN where nothing was seen, at
+    equal intervals of time. The equations are those of the inhomogeneous linear method (Hartley and
+    Zisserman, Multiple View Geometry, 2nd ed., section 12.2) left unscaled, so that a residual is
+    the distance in metres between point and ray. That is the error to minimise: pose networks look
+    at a crop of the person, so they err by a share of the body, not by a number of pixels.
 
-    Where views contradict each other, every pair of cameras proposes a point, the proposal that
-    most confidence agrees with wins, and views that do not agree with it are dropped: the cost
-    grows with the square of the number of cameras, not exponentially. Two views that contradict
-    each other cannot be arbitrated, and their point is NaN.
+    Where views contradict each other, every pair of cameras proposes a point, and the proposals
+    that most confidence agrees with are kept: the cost grows with the square of the number of
+    cameras, not exponentially. The whole trial then decides which of them is right, since one pair
+    of cameras often agrees as well as another, and a joint does not jump. Views that do not agree
+    with the chosen point are dropped. Two views alone that contradict each other cannot be
+    arbitrated: their point is NaN.
 
     The standard deviation is that of least squares with the residuals' own scatter, shrunk
     towards `typical_error_m` since a point has few views. It knows nothing of errors that all
     views share, such as a keypoint that sits on the skin and not in the joint.
-    """
-    shape = confidence.shape
-    image, confidence = image.reshape(shape[0], -1, 2), confidence.reshape(shape[0], -1)
-    seen = np.isfinite(image).all(-1) & (confidence >= settings.min_confidence)
-    weight = np.where(seen, confidence, 0.0) ** 2
-    equations = _equations(np.where(seen[..., None], image, 0.0), camera_from_world)
 
-    position = _solve(equations, weight)
-    distance = _ray_distance(equations, position, camera_from_world)
-    contested = np.flatnonzero((seen & ~(distance <= settings.max_ray_distance_m)).any(0))
-    if contested.size:
-        position[contested] = _best_pair(
-            equations[:, contested], weight[:, contested], camera_from_world, settings
-        )
-    for _ in range(2):
-        distance = _ray_distance(equations, position, camera_from_world)
-        used = seen & (distance <= settings.max_ray_distance_m)
-        trust = (
-            weight
-            * used
-            / (1 + (np.where(used, distance, 0) / (2 * settings.typical_error_m)) ** 2)
-        )
-        position = _solve(equations, trust)
-    distance = _ray_distance(equations, position, camera_from_world)
-    trusted = (used.sum(0) >= 2) & ~(used & ~(distance <= settings.max_ray_distance_m)).any(0)
-    position[~trusted] = np.nan
-    deviation = _standard_deviation(equations, trust, distance, settings.typical_error_m)
-    deviation[~trusted] = np.nan
+    Memory, besides input and output: 100 bytes per point, and 1 kB per point of a chunk.
+    """
+    times, keypoints = image.shape[1:3]
+    starts = range(0, times, settings.chunk_frames)
+    chunks = [slice(start, start + settings.chunk_frames) for start in starts]
+
+    def rays_of(chunk):
+        return _rays(image[:, chunk], confidence[:, chunk], camera_from_world, settings)
+
+    candidates, costs, points = [], [], []
+    for index, chunk in enumerate(chunks, start=1):
+        candidate, cost = _propose(rays_of(chunk), settings)
+        candidates.append(candidate.reshape(-1, keypoints, CANDIDATES, 3))
+        costs.append(cost.reshape(-1, keypoints, CANDIDATES))
+        progress(index, 2 * len(chunks))
+    path = most_continuous(np.concatenate(candidates), np.concatenate(costs), interval_s)
+    for index, chunk in enumerate(chunks, start=1):
+        points.append(_refine(rays_of(chunk), path[chunk].reshape(-1, 3), settings))
+        progress(len(chunks) + index, 2 * len(chunks))
     return Points(
-        position=position.reshape(*shape[1:], 3),
-        standard_deviation=deviation.reshape(*shape[1:], 3),
-        ray_distance=np.where(seen & trusted, distance, np.nan).reshape(shape),
-        view_used=(used & trusted).reshape(shape),
+        np.concatenate([each.position for each in points]).reshape(times, keypoints, 3),
+        np.concatenate([each.standard_deviation for each in points]).reshape(times, keypoints, 3),
+        np.concatenate([each.ray_distance for each in points], axis=1).reshape(confidence.shape),
+        np.concatenate([each.view_used for each in points], axis=1).reshape(confidence.shape),
     )
 
 
-def _equations(image, camera_from_world):
-    """Rows (camera, point, 2, 4) that a point in homogeneous coordinates makes zero, in metres."""
-    return image[..., None] * camera_from_world[:, None, None, 2] - camera_from_world[:, None, :2]
+def _rays(image, confidence, camera_from_world, settings) -> _Rays:
+    cameras = len(image)
+    image, confidence = image.reshape(cameras, -1, 2), confidence.reshape(cameras, -1)
+    seen = np.isfinite(image).all(-1) & (confidence >= settings.min_confidence)
+    x_and_y = np.where(seen[..., None], image, 0.0)[..., None]
+    equations = x_and_y * camera_from_world[:, None, None, 2] - camera_from_world[:, None, :2]
+    return _Rays(seen, np.where(seen, confidence, 0.0) ** 2, equations, camera_from_world[:, 2])
 
 
-def _solve(equations, weight):
-    """Weighted least-squares points (point, 3); NaN where the views do not determine one."""
-    normal = np.einsum("cp,cpri,cprj->pij", weight, equations, equations, optimize=True)
-    inverse = _inverse(normal[:, :3, :3])
-    return -np.einsum("pij,pj->pi", inverse, normal[:, :3, 3])
+def _propose(rays: _Rays, settings: Settings):
+    """Candidates (point, candidate, 3), the likeliest first, and their costs (point, candidate)."""
+    position = np.full((rays.seen.shape[1], CANDIDATES, 3), np.nan)
+    cost = np.full(position.shape[:2], np.inf)
+    position[:, 0] = rays.solve(rays.weight)
+    distance = rays.distance(position[:, 0])
+    determined = np.isfinite(position[:, 0]).all(-1)
+    contested = np.flatnonzero((rays.seen & ~(distance <= settings.max_ray_distance_m)).any(0))
+    cost[determined, 0] = _disagreement(rays.weight, distance, settings)[determined]
+    if contested.size:
+        position[contested], cost[contested] = _best_pairs(rays.of(contested), settings)
+    return position, cost
+
+
+def _best_pairs(rays: _Rays, settings: Settings):
+    """The proposals of camera pairs that most confidence agrees with, each a different point."""
+    proposals, costs = [], []
+    for pair in combinations(range(len(rays.seen)), 2):
+        chosen = np.zeros((len(rays.seen), 1))
+        chosen[list(pair)] = 1
+        proposal = rays.solve(rays.weight * chosen)
+        cost = _disagreement(rays.weight, rays.distance(proposal), settings)
+        proposals.append(proposal)
+        costs.append(np.where(np.isfinite(proposal).all(-1), cost, np.inf))
+    proposals, costs = np.stack(proposals, 1), np.stack(costs, 1)  # (point, pair, …)
+    point = np.arange(len(costs))
+    position = np.full((len(costs), CANDIDATES, 3), np.nan)
+    cost = np.full((len(costs), CANDIDATES), np.inf)
+    for index in range(CANDIDATES):
+        best = costs.argmin(1)
+        position[:, index], cost[:, index] = proposals[point, best], costs[point, best]
+        apart = np.linalg.norm(proposals - position[:, None, index], axis=-1)
+        costs[apart <= settings.max_ray_distance_m] = np.inf
+    return np.where(np.isfinite(cost)[..., None], position, np.nan), cost
+
+
+def _disagreement(weight, distance, settings):
+    """Squared distances in typical errors; a view that is dropped costs the same however far off."""
+    distance = np.minimum(distance, settings.max_ray_distance_m)
+    return (weight * (distance / settings.typical_error_m) ** 2).sum(0)
+
+
+def _refine(rays: _Rays, position, settings: Settings) -> Points:
+    """Solve again from the views that agree with each point, the more the better they agree."""
+    for _ in range(2):
+        distance = rays.distance(position)
+        used = rays.seen & (distance <= settings.max_ray_distance_m)
+        error = np.where(used, distance, 0) / (2 * settings.typical_error_m)
+        trust = rays.weight * used / (1 + error**2)
+        position = rays.solve(trust)
+    distance = rays.distance(position)
+    disagrees = used & ~(distance <= settings.max_ray_distance_m)
+    trusted = (used.sum(0) >= 2) & ~disagrees.any(0)
+    deviation = _standard_deviation(rays.equations, trust, distance, settings.typical_error_m)
+    return Points(
+        position=np.where(trusted[:, None], position, np.nan),
+        standard_deviation=np.where(trusted[:, None], deviation, np.nan),
+        ray_distance=np.where(rays.seen & trusted, distance, np.nan),
+        view_used=used & trusted,
+    )
 
 
 def _inverse(normal):
@@ -127,29 +215,6 @@ def _inverse(normal):
     determined = np.linalg.det(normal) > 1e-7 * (trace / 3) ** 3
     inverse = np.linalg.inv(np.where(determined[:, None, None], normal, np.eye(3)))
     return np.where(determined[:, None, None], inverse, np.nan)
-
-
-def _ray_distance(equations, position, camera_from_world):
-    """Metres (camera, point) between point and ray; infinite for points behind the camera."""
-    residual = equations[..., :3] @ position[..., None] + equations[..., 3:]
-    depth = position @ camera_from_world[:, 2, :3].T + camera_from_world[:, 2, 3]
-    return np.where(depth.T > 0, np.linalg.norm(residual[..., 0], axis=-1), np.inf)
-
-
-def _best_pair(equations, weight, camera_from_world, settings):
-    """For each point, the proposal of the camera pair that most confidence agrees with."""
-    best_cost = np.full(weight.shape[1], np.inf)
-    best = np.full((weight.shape[1], 3), np.nan)
-    limit = settings.max_ray_distance_m
-    for pair in combinations(range(len(weight)), 2):
-        chosen = np.zeros(len(weight))
-        chosen[list(pair)] = 1
-        proposal = _solve(equations, weight * chosen[:, None])
-        distance = np.minimum(_ray_distance(equations, proposal, camera_from_world), limit)
-        cost = (weight * distance**2).sum(0)
-        better = cost < best_cost  # never so for NaN
-        best[better], best_cost[better] = proposal[better], cost[better]
-    return best
 
 
 def _standard_deviation(equations, weight, distance, typical_error_m):
@@ -167,35 +232,22 @@ def triangulate_keypoints(
     cameras: Sequence[Camera],
     position: Float[np.ndarray, "camera time keypoint 2"],
     confidence: Float[np.ndarray, "camera time keypoint"],
+    interval_s: float,
     settings: Settings,
-    progress: Progress,
+    progress: Progress = no_progress,
 ) -> tuple[Points, Float[np.ndarray, "camera time keypoint"]]:
-    """Triangulate pixel positions, a chunk of frames at a time.
+    """Triangulate pixel positions through the full camera model, distortion included.
 
-    Returns the points, and each view's reprojection error in pixels through the full camera model
-    (distortion included), NaN where a keypoint was not seen or the point is not trusted.
+    Returns the points, and each view's reprojection error in pixels, NaN where a keypoint was not
+    seen or the point is not trusted.
     """
+    views = zip(cameras, position, strict=True)
+    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
     extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
-    chunks, errors = [], []
-    for start in range(0, position.shape[1], settings.chunk_frames):
-        pixels = position[:, start : start + settings.chunk_frames]
-        image = np.stack(
-            [camera.undistort(view) for camera, view in zip(cameras, pixels, strict=True)]
-        )
-        seen = confidence[:, start : start + settings.chunk_frames]
-        points = triangulate(image, seen, extrinsics, settings)
-        projected = np.stack([camera.project(points.position) for camera in cameras])
-        error = np.linalg.norm(projected - pixels, axis=-1)
-        errors.append(np.where(np.isfinite(points.ray_distance), error, np.nan))
-        chunks.append(points)
-        progress(min(start + settings.chunk_frames, position.shape[1]), position.shape[1])
-    joined = Points(
-        np.concatenate([chunk.position for chunk in chunks]),
-        np.concatenate([chunk.standard_deviation for chunk in chunks]),
-        np.concatenate([chunk.ray_distance for chunk in chunks], axis=1),
-        np.concatenate([chunk.view_used for chunk in chunks], axis=1),
-    )
-    return joined, np.concatenate(errors, axis=1)
+    points = triangulate(image, confidence, extrinsics, interval_s, settings, progress)
+    projected = np.stack([camera.project(points.position) for camera in cameras])
+    error = np.linalg.norm(projected - position, axis=-1)
+    return points, np.where(np.isfinite(points.ray_distance), error, np.nan)
 
 
 def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
@@ -269,6 +321,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         cameras,
         keypoints.position.transpose("camera", "time", "keypoint", "axis").values,
         keypoints.confidence.transpose("camera", "time", "keypoint").values,
+        1 / timeline.attrs["rate_hz"],
         settings,
         progress,
     )
