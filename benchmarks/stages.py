@@ -3,7 +3,11 @@
     python -m benchmarks.stages [--pose2sim PYTHON]
 
 `--pose2sim` is the Python of an environment in which Pose2Sim is installed (it clashes with ours).
-Both start from the same keypoints of the same demo; ours are written as OpenPose JSON for it.
+Both start from the same keypoints of the same demo. Ours are written for it as OpenPose JSON of the
+HALPE_26 skeleton, which its marker augmentation needs: neck and mid-hip are the middles of shoulders
+and hips, and a small toe, which BlazePose does not know, is the one that we estimate in 3D, seen by
+each camera. Its settings are those of its own demo, but that it must accept BlazePose's reprojection
+errors (60 px instead of 15) and show no windows.
 """
 
 import argparse
@@ -15,20 +19,39 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
+from calibration import read_cameras
 from models.assets import asset_folder
+from models.augmenter import MARKERS
+from models.opensim_model import load_model, marker_names, rotational_coordinates
 from pipeline.config import configure
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
 from pipeline.runner import run_trial
 from pipeline.session import Session
 from stages import ORDER
-from stages.trial import no_progress
+from stages.export import read_trc
+from stages.kinematics import read_mot
+from stages.trial import Trial, no_progress
 
 AFTER_KEYPOINTS = ORDER[ORDER.index("synchronize") : ORDER.index("report")]
+HALPE_26 = (
+    "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee "
+    "LAnkle RAnkle Head Neck Hip LBigToe RBigToe LSmallToe RSmallToe LHeel RHeel"
+).split()
+PEER_SETTINGS = {
+    "pose_model": "'Body_with_feet'",
+    "frame_rate": "60",
+    "frame_range": "'all'",
+    "display_figures": "false",
+    "save_filt_plots": "false",
+    "show_interp_indices": "false",
+    "reproj_error_threshold_triangulation": "60",
+}
 
 
-def our_seconds(folder: Path) -> tuple[dict[str, float], "object"]:
+def our_seconds(folder: Path) -> tuple[dict[str, float], Trial]:
     """Run the demo from nothing; return seconds by stage, and the trial."""
     session = Session(build_demo(folder))
     (trial,) = session.select()
@@ -37,12 +60,33 @@ def our_seconds(folder: Path) -> tuple[dict[str, float], "object"]:
     return {outcome.stage: outcome.seconds for outcome in outcomes}, trial
 
 
-def write_openpose(keypoints, folder: Path) -> None:
+def as_halpe_26(trial: Trial) -> xr.DataArray:
+    """The demo's keypoints as (camera, time, keypoint, [x px, y px, confidence])."""
+    keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
+    markers = load_dataset(trial.folder("augment") / "markers.nc").position
+    confidence = keypoints.confidence.expand_dims({"axis": ["confidence"]})
+    values = xr.concat([keypoints.position, confidence], "axis")
+    values = values.transpose("camera", "time", "keypoint", "axis")
+    cameras, _ = read_cameras(trial.calibration, [str(name) for name in values.camera.values])
+
+    def middle(one, other):
+        return values.sel(keypoint=[one, other]).mean("keypoint", skipna=False)
+
+    def small_toe(side):
+        toe = values.sel(keypoint=f"{side}BigToe", drop=True).copy()
+        place = markers.sel(marker=f"{side}SmallToe").values
+        toe[..., :2] = np.stack([camera.project(place) for camera in cameras])
+        return toe
+
+    points = {name: values.sel(keypoint=name, drop=True) for name in values.keypoint.values}
+    points |= {"Neck": middle("LShoulder", "RShoulder"), "Hip": middle("LHip", "RHip")}
+    points |= {"Head": points["Nose"], "LSmallToe": small_toe("L"), "RSmallToe": small_toe("R")}
+    return xr.concat([points[name] for name in HALPE_26], "keypoint").transpose(*values.dims)
+
+
+def write_openpose(keypoints: xr.DataArray, folder: Path) -> None:
     """Write the keypoints of each camera as OpenPose JSON, a file per frame."""
-    values = np.concatenate(
-        [keypoints.position.values, keypoints.confidence.values[..., None]], axis=-1
-    )
-    for camera, frames in zip(keypoints.camera.values, np.nan_to_num(values), strict=True):
+    for camera, frames in zip(keypoints.camera.values, np.nan_to_num(keypoints), strict=True):
         target = folder / f"{camera}_json"
         target.mkdir(parents=True)
         for index, frame in enumerate(frames):
@@ -68,35 +112,47 @@ Path("seconds.json").write_text(json.dumps(seconds))
 """
 
 
-def peer_seconds(python: str, trial, folder: Path) -> dict[str, float]:
+def run_peer(python: str, trial: Trial, project: Path) -> dict[str, float]:
     """Run Pose2Sim on the same keypoints in its own environment; return seconds by stage."""
-    keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
-    source = subprocess.run(
-        [python, "-c", "import Pose2Sim; print(list(Pose2Sim.__path__)[0])"],
-        capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    demo = Path(source) / "Demo_SinglePerson"
-    project = folder / "pose2sim"
+    find = "import Pose2Sim; print(list(Pose2Sim.__path__)[0])"
+    found = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True)
+    demo = Path(found.stdout.strip()) / "Demo_SinglePerson"
     (project / "calibration").mkdir(parents=True)
     shutil.copy(asset_folder("demo-single-person") / "Calib.qca.txt", project / "calibration")
-    text = (demo / "Config.toml").read_text(encoding="utf-8")
-    for key, value in {
-        "pose_model": "'BLAZEPOSE'", "frame_rate": "60", "display_figures": "false",
-        "save_filt_plots": "false", "reproj_error_threshold_triangulation": "60",
-        "show_interp_indices": "false",
-    }.items():  # fmt: skip
-        text = "\n".join(
-            f"{line.partition('=')[0]}= {value}"
-            if line.strip().split("=")[0].strip() == key
-            else line
-            for line in text.splitlines()
-        )
-    (project / "Config.toml").write_text(text, encoding="utf-8")
-    write_openpose(keypoints, project / "pose")
+    lines = (demo / "Config.toml").read_text(encoding="utf-8").splitlines()
+    for index, line in enumerate(lines):
+        key = line.partition("=")[0].strip()
+        lines[index] = f"{key} = {PEER_SETTINGS[key]}" if key in PEER_SETTINGS else line
+    (project / "Config.toml").write_text("\n".join(lines), encoding="utf-8")
+    write_openpose(as_halpe_26(trial), project / "pose")
     done = subprocess.run([python, "-c", PEER, str(project)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"Pose2Sim failed: {done.stderr.strip().splitlines()[-1]}")
     return json.loads((project / "seconds.json").read_text())
+
+
+def marker_rms_m(model_file: Path, mot: Path, trc: Path) -> float:
+    """Mean over time of the RMS distance between the augmenter's markers and the moving model's."""
+    model = load_model(model_file)
+    rotational, state = rotational_coordinates(model), model.initSystem()
+    time_s, names, position = read_trc(trc)
+    used = [name for name in MARKERS if name in names and name in marker_names(model)]
+    columns = [names.index(name) for name in used]
+    markers, coordinates, rms = model.getMarkerSet(), model.getCoordinateSet(), []
+    for time, row in read_mot(mot).iterrows():
+        for name, value in row.items():
+            value = np.radians(value) if name in rotational else value
+            coordinates.get(name).setValue(state, float(value), False)
+        model.realizePosition(state)
+        here = np.array([markers.get(name).getLocationInGround(state).to_numpy() for name in used])
+        there = position[np.abs(time_s - time).argmin(), columns]
+        rms.append(np.sqrt(((here - there) ** 2).sum(-1).mean()))
+    return float(np.mean(rms))
+
+
+def show(what: str, value: float, unit: str) -> None:
+    """Print one line of the table."""
+    print(f"{what:36}{value:8.2f} {unit}")
 
 
 def main() -> None:
@@ -107,15 +163,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         ours, trial = our_seconds(Path(scratch) / "demo")
         for stage, seconds in ours.items():
-            print(f"{stage:14}{seconds:8.2f} s")
+            show(stage, seconds, "s")
         total = sum(ours[stage] for stage in AFTER_KEYPOINTS)
-        print(f"{'after keypoints, to angles':26}{total:8.2f} s")
-        if arguments.pose2sim:
-            peers = peer_seconds(arguments.pose2sim, trial, Path(scratch))
-            for stage, seconds in peers.items():
-                print(f"Pose2Sim {stage:20}{seconds:8.2f} s")
-            theirs = sum(peers.values())
-            print(f"Pose2Sim in all {theirs:.2f} s: ours takes {total / theirs:.2f} of that")
+        show("after keypoints, to angles", total, "s")
+        folder = trial.folder("kinematics")
+        rms = marker_rms_m(
+            folder / "scaled_model.osim",
+            folder / "angles.mot",
+            trial.folder("export") / "markers.trc",
+        )
+        show("marker error, RMS", rms * 1000, "mm")
+        if not arguments.pose2sim:
+            return
+        project = Path(scratch) / "pose2sim"
+        peers = run_peer(arguments.pose2sim, trial, project)
+        for stage, seconds in peers.items():
+            show(f"Pose2Sim {stage}", seconds, "s")
+        show("Pose2Sim, calibration to angles", sum(peers.values()), "s")
+        (mot,) = (project / "kinematics").glob("*.mot")
+        (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
+        show(
+            "Pose2Sim marker error, RMS",
+            marker_rms_m(mot.with_suffix(".osim"), mot, trc) * 1000,
+            "mm",
+        )
+        show("ours, of Pose2Sim's time", 100 * total / sum(peers.values()), "%")
 
 
 if __name__ == "__main__":

@@ -134,15 +134,26 @@ def marker_names(model) -> list[str]:
 
 
 def scale_model(
-    generic: GenericModel, trc: Path, window_s: tuple[float, float], mass_kg: float, scratch: Path
+    generic: GenericModel,
+    trc: Path,
+    window_s: tuple[float, float],
+    mass_kg: float,
+    standing: bool,
+    scratch: Path,
 ) -> tuple[Any, dict[str, Float[np.ndarray, "3"]]]:
     """Fit a generic model to the markers of a stretch of time; return it, and its scale factors.
 
     OpenSim's ScaleTool, in its own two steps: segments are scaled by measured distances between
-    markers, then markers are moved to where the person has them, if the setup asks for that. The
-    steps are called one by one, since the tool as a whole looks for all files beside its setup.
+    markers, then markers are moved to where the person has them, if the setup asks for that and the
+    person is `standing` upright and still: the second step takes the markers' mean places, and pulls
+    knees and hips towards 0°, so that with bent knees every later knee angle would be off by as
+    much. The steps are called one by one, since the tool as a whole looks for all files beside its
+    setup.
+
+    Raises PipelineError if the markers in `trc` are not those that the setup measures between.
     """
     package, folder = opensim(), generic.folder
+    _check_measured_markers(folder / generic.scaling_setup, trc)
     with telling_opensim_errors("scaling the model"):
         tool = package.ScaleTool(str(folder / generic.scaling_setup))
         tool.setSubjectMass(mass_kg)
@@ -166,12 +177,25 @@ def scale_model(
         placer.setOutputModelFileName("")
         placer.setPrintResultFiles(False)
         done = scaler.processModel(model, "", mass_kg)
-        if done and placer.getApply():
+        if done and standing and placer.getApply():
             done = placer.processModel(model, "")
         if not done:
             raise PipelineError(f"OpenSim could not scale {generic.model} to the markers in {trc}")
         model.setName(f"{generic.name}_scaled")
     return model, _read_scale_factors(factors)
+
+
+def _check_measured_markers(scaling_setup: Path, trc: Path) -> None:
+    """OpenSim passes over a distance whose markers are missing, and leaves the segment unscaled."""
+    present = set(opensim().TimeSeriesTableVec3(str(trc)).getColumnLabels())
+    pairs = (
+        pair.findtext("markers") for pair in ElementTree.parse(scaling_setup).iter("MarkerPair")
+    )
+    if missing := sorted({name for pair in pairs for name in pair.split()} - present):
+        raise PipelineError(
+            f"{scaling_setup.name} scales segments by the markers {', '.join(missing)}, which "
+            f"{trc.name} does not have."
+        )
 
 
 def _read_scale_factors(path: Path) -> dict[str, Float[np.ndarray, "3"]]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ RMS_GUIDANCE_M, MAX_GUIDANCE_M = 0.02, 0.04
 """OpenSim's own guidance: a good solution has marker errors below 2 cm RMS and 4 cm at most."""
 PLAUSIBLE_SCALE = (0.6, 1.6)
 SYMMETRIC_WITHIN = 0.10
+STANDING_KNEE_DEG, STANDING_LEAN_DEG, STANDING_SPEED_M_S = 15.0, 20.0, 0.05
+"""Keypoints that sit on the skin make straight knees look bent by up to 10°."""
 
 
 class Settings(BaseModel):
@@ -45,13 +48,40 @@ class Settings(BaseModel):
     """Length of the stretch of standing that the model is scaled by."""
 
 
+@dataclass(frozen=True)
+class ScalingWindow:
+    """A stretch of time that the model is scaled by, and what the person does in it."""
+
+    start_s: float
+    end_s: float
+    knee_deg: float
+    """Mean flexion of both knees, from hips, knees and ankles."""
+    lean_deg: float
+    """The trunk's mean angle to the vertical."""
+    speed_m_s: float
+    """Mean speed of the markers."""
+
+    @property
+    def standing(self) -> bool:
+        """Whether the person stands upright and still, as a pose for placing markers must be."""
+        upright = self.knee_deg < STANDING_KNEE_DEG and self.lean_deg < STANDING_LEAN_DEG
+        return upright and self.speed_m_s < STANDING_SPEED_M_S
+
+    def __str__(self) -> str:
+        return (
+            f"most upright, slowest {self.end_s - self.start_s:.2f} s, from {self.start_s:.2f} s on: "
+            f"knees at {self.knee_deg:.0f}°, trunk leaning {self.lean_deg:.0f}°, markers at "
+            f"{self.speed_m_s * 100:.0f} cm/s"
+        )
+
+
 def choose_scaling_window(
     keypoints: dict[str, Float[np.ndarray, "time 3"]],
     markers: Float[np.ndarray, "time marker 3"],
     time_s: Float[np.ndarray, "time"],
     length_s: float,
-) -> tuple[float, float, str]:
-    """Return start and end (s) of the most upright, slowest stretch, and a description of it.
+) -> ScalingWindow:
+    """Return the most upright, slowest stretch.
 
     Each sample costs its knee flexion (5° count as one), its trunk's lean (10°) and its mean marker
     speed (0.05 m/s). All markers must be known throughout. Shorter than asked for if need be.
@@ -73,14 +103,10 @@ def choose_scaling_window(
         mean = np.convolve(np.where(complete, cost, 0), np.ones(count) / count, "valid")
         start = int(np.where(whole, mean, np.inf).argmin())
         chosen = slice(start, start + count)
-        return (
+        return ScalingWindow(
             float(time_s[start]),
             float(time_s[start + count - 1]),
-            (
-                f"most upright, slowest {time_s[start + count - 1] - time_s[start]:.2f} s, from "
-                f"{time_s[start]:.2f} s on: knees at {knee_deg[chosen].mean():.0f}°, trunk leaning "
-                f"{lean_deg[chosen].mean():.0f}°, markers at {speed[chosen].mean() * 100:.0f} cm/s"
-            ),
+            *(float(values[chosen].mean()) for values in (knee_deg, lean_deg, speed)),
         )
     missing = np.isnan(markers).any(-1).mean(0)
     worst = ", ".join(MARKERS[index] for index in np.argsort(-missing)[:3])
@@ -245,27 +271,32 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
         name = f"static trial {trial.scaling_trial.name}"
         source = load_dataset(trial.scaling_trial.folder("augment") / "markers.nc")
     points = source.position.transpose("time", "marker", "axis")
-    keypoints = {
-        str(each): points.sel(marker=each).values
-        for each in points.marker.values
-        if each not in MARKERS
-    }
+    names = [str(each) for each in points.marker.values]
+    keypoints = {each: points.sel(marker=each).values for each in names if each not in MARKERS}
     anatomical = points.sel(marker=list(MARKERS)).values
     time_s = source.time.values
-    start, end, description = choose_scaling_window(
-        keypoints, anatomical, time_s, settings.scaling_window_s
-    )
+    window = choose_scaling_window(keypoints, anatomical, time_s, settings.scaling_window_s)
     trc = out / "scaling.trc"
-    write_trc(trc, time_s, list(MARKERS), anatomical)
-    model, factors = scale_model(generic, trc, (start, end), float(labelled.attrs["mass_kg"]), out)
+    write_trc(trc, time_s, names, points.values)
+    mass_kg = float(labelled.attrs["mass_kg"])
+    model, factors = scale_model(
+        generic, trc, (window.start_s, window.end_s), mass_kg, window.standing, out
+    )
     scaling = {
         "source": name,
-        "start_s": start,
-        "end_s": end,
-        "description": f"{name}: {description}",
+        "start_s": window.start_s,
+        "end_s": window.end_s,
+        "standing": window.standing,
+        "description": f"{name}: {window}",
         "factors": {segment: factor.tolist() for segment, factor in factors.items()},
     }
-    return model, scaling, notices_about_scale(factors)
+    notices = notices_about_scale(factors)
+    if not window.standing:
+        notices.append(
+            f"nobody stands upright and still in {name} ({window}): the model's segments were scaled "
+            "there, but its markers stay where they usually are. Film a static trial for better angles."
+        )
+    return model, scaling, notices
 
 
 def _brought_model(path: Path):
