@@ -48,6 +48,33 @@ def resample(
     return np.where(between.reshape(share.shape), mixed, np.nan)
 
 
+def apparent_lag_s(
+    expected: Float[np.ndarray, "time keypoint 2"],
+    observed: Float[np.ndarray, "time keypoint 2"],
+    time_s: Float[np.ndarray, "time"],
+    max_lag_s: float = 0.1,
+) -> tuple[float, float]:
+    """Seconds by which a camera's picture comes later than expected, and what that explains.
+
+    `expected` is where the other cameras say that the keypoints are in its image, `observed` where
+    it shows them, px. The lag, in half samples, is the one with the smallest mean distance between
+    them, each counted at most three times the median; the second number is the share by which that
+    mean falls. A movement too slow to tell gives a share near 0.
+    """
+    interval_s = float(np.median(np.diff(time_s)))
+    steps = int(max_lag_s / interval_s)
+    lags = np.arange(-2 * steps, 2 * steps + 1) * interval_s / 2
+    shifted = (resample(expected, time_s, time_s - lag, 1.5 * interval_s) for lag in lags)
+    distance = np.stack([np.linalg.norm(each - observed, axis=-1) for each in shifted])
+    distance = distance[:, np.isfinite(distance).all(0)]  # (lag, sample): the same for all lags
+    if not distance.size:
+        return 0.0, 0.0
+    no_lag = distance[len(lags) // 2]
+    cost = np.minimum(distance, 3 * np.median(no_lag)).mean(1)
+    best = int(cost.argmin())
+    return float(lags[best]), float(1 - cost[best] / max(cost[len(lags) // 2], 1e-9))
+
+
 def synchronize(
     keypoints: xr.Dataset, timeline: xr.Dataset, offsets_s: dict[str, float], settings: Settings
 ) -> xr.Dataset:

@@ -14,12 +14,15 @@ from calibration import Camera, check_geometry, read_cameras
 from models.continuity import most_continuous
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
+from stages.synchronize import apparent_lag_s
 from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("frames", "synchronize")
 
 CANDIDATES = 3
 """Where views contradict each other, so many different points are considered."""
+TIMING_SAMPLES, TIMING_SHARE = 600, 0.08
+"""Synchronisation is looked at in so many samples, and doubted if a lag explains so much."""
 PRIOR_FREEDOM = 3.0
 """The assumed error counts as much as this many residuals: a point seen by two cameras has one."""
 
@@ -302,6 +305,47 @@ def notices_about(points: xr.Dataset, settings: Settings) -> list[str]:
     ]
 
 
+def notices_about_timing(
+    cameras: Sequence[Camera],
+    position: Float[np.ndarray, "camera time keypoint 2"],
+    confidence: Float[np.ndarray, "camera time keypoint"],
+    time_s: Float[np.ndarray, "time"],
+    settings: Settings,
+) -> list[str]:
+    """Which cameras seem to be late or early against all the others, by the middle of the trial.
+
+    Two cameras alone cannot tell: each is compared with what the others triangulate.
+    """
+    if len(cameras) < 3:
+        return []
+    middle = len(time_s) // 2
+    shown = slice(max(middle - TIMING_SAMPLES // 2, 0), middle + TIMING_SAMPLES // 2)
+    position, confidence, time_s = position[:, shown], confidence[:, shown], time_s[shown]
+    interval_s = float(np.median(np.diff(time_s)))
+    notices = []
+    for index, camera in enumerate(cameras):
+        rest = [other for other in range(len(cameras)) if other != index]
+        points, _ = triangulate_keypoints(
+            [cameras[other] for other in rest],
+            position[rest],
+            confidence[rest],
+            interval_s,
+            settings,
+        )
+        sure = confidence[index, ..., None] >= settings.min_confidence
+        lag_s, share = apparent_lag_s(
+            camera.project(points.position), np.where(sure, position[index], np.nan), time_s
+        )
+        if abs(lag_s) >= interval_s and share >= TIMING_SHARE:
+            notices.append(
+                f"camera {camera.name} seems {'late' if lag_s > 0 else 'early'} by {abs(lag_s):.3f} s "
+                f"({abs(lag_s) / interval_s:.1f} samples): that would explain {share:.0%} of its "
+                "disagreement with the others. If its video is not synchronised, set "
+                f"clock_offsets_s = {{ {camera.name} = {-lag_s:.3f} }} in session.toml."
+            )
+    return notices
+
+
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     return {"calibration": trial.calibration}
@@ -317,16 +361,15 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         for name in names
     }
     cameras, notices = read_cameras(trial.calibration, names, sizes)
+    position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
+    confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
+    interval_s = 1 / timeline.attrs["rate_hz"]
     points, error_px = triangulate_keypoints(
-        cameras,
-        keypoints.position.transpose("camera", "time", "keypoint", "axis").values,
-        keypoints.confidence.transpose("camera", "time", "keypoint").values,
-        1 / timeline.attrs["rate_hz"],
-        settings,
-        progress,
+        cameras, position, confidence, interval_s, settings, progress
     )
     labelled = as_dataset(points, error_px, keypoints)
     notices += notices_about(labelled, settings)
     notices += check_geometry(cameras, points.position, [str(k) for k in keypoints.keypoint.values])
+    notices += notices_about_timing(cameras, position, confidence, keypoints.time.values, settings)
     save_dataset(labelled, out / "points.nc")
     return notices
