@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -20,7 +21,7 @@ from stages.trial import Progress, Trial
 app = typer.Typer(
     help="From videos of calibrated cameras to joint angles: markerless biomechanics.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -68,18 +69,17 @@ def run(
 
     Stages whose settings, inputs and code have not changed are skipped.
 
+    \b
     Examples:
-    `pipeline run sessions/subject2 --activity squats`
-
-    `pipeline run sessions/subject2 --trial squats1 --from smooth --set smooth.cutoff_hz=8`
-
-    `pipeline run sessions/subject2 --to triangulate`
+      pipeline run sessions/subject2 --activity squats
+      pipeline run sessions/subject2 --trial squats1 --set smooth.cutoff_hz=8
+      pipeline run sessions/subject2 --from smooth --to export
     """
     from pipeline.session import Session
 
-    trials = Session(session).select(activity, trial)
+    found = Session(session)
     changes = [*(overrides or ()), *(["frames.dump_frames=true"] if dump_frames else ())]
-    _run_trials(Session(session), trials, changes, first, last, force)
+    _run_trials(found, found.select(activity, trial), changes, first, last, force)
 
 
 @app.command()
@@ -94,10 +94,10 @@ def demo(
 
     The first time, this fetches about 90 MB of model files and videos.
 
+    \b
     Examples:
-    `pipeline demo`
-
-    `pipeline demo sessions/trial-run --set smooth.method=butterworth`
+      pipeline demo
+      pipeline demo sessions/trial-run --set smooth.method=butterworth
     """
     from pipeline.demo import build_demo
     from pipeline.session import Session
@@ -172,7 +172,7 @@ class _Watch:
         state = "up to date" if outcome.skipped else f"{outcome.seconds:.1f} s"
         console.print(f"  {outcome.stage:12} {state}")
         for notice in outcome.notices:
-            console.print(f"    [yellow]note[/] {notice}", highlight=False, soft_wrap=True)
+            console.print(f"    [yellow]note[/] {escape(notice)}", highlight=False, soft_wrap=True)
 
 
 @models.command("list")
@@ -194,7 +194,7 @@ def fetch(
         list[str] | None, typer.Argument(help="Names; all needed ones if none.")
     ] = None,
 ) -> None:
-    """Fetch model files into the cache, and check them. Example: `pipeline models fetch`."""
+    """Fetch model files into the cache, and check them. Example: pipeline models fetch."""
     from models.assets import fetch as fetch_asset
     from models.assets import list_assets
 
@@ -221,7 +221,7 @@ def import_files(
 ) -> None:
     """Take model files from this computer, for machines without internet.
 
-    Example: `pipeline models import blazepose-full mediapipe-0.10.21-….whl`
+    Example: pipeline models import blazepose-full mediapipe-0.10.21-….whl
     """
     from models.assets import import_from
 
@@ -233,7 +233,7 @@ def main() -> None:
     try:
         app()
     except PipelineError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped. Finished stages are kept; run again to go on.")
@@ -244,8 +244,8 @@ def main() -> None:
         ) as log:
             log.write(traceback.format_exc())
         errors.print(
-            f"[bold red]internal error:[/] {type(error).__name__}: {error}. This is a bug: please "
-            f"report it with {log.name}",
+            f"[bold red]internal error:[/] {escape(f'{type(error).__name__}: {error}')}. This is "
+            f"a bug: please report it with {log.name}",
             highlight=False,
             soft_wrap=True,
         )

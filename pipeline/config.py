@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module, resources
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from pipeline.errors import PipelineError
 from stages import ORDER
@@ -47,7 +47,7 @@ def configure(
     try:
         return Configuration.model_validate(merged)
     except ValidationError as error:
-        raise PipelineError(explain(error, "settings")) from error
+        raise PipelineError(explain(error, "settings", Configuration)) from error
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -68,13 +68,25 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def explain(error: ValidationError, what: str) -> str:
-    """Turn pydantic's report into one line for the user."""
+def explain(error: ValidationError, what: str, model: type[BaseModel]) -> str:
+    """Turn pydantic's report on a model into one line for the user."""
     problems = []
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            problems.append(f"{where} is unknown")
+            problems.append(f"{where} is unknown{_alternatives(problem['loc'], model)}")
         else:
             problems.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
     return f"{what}: {'; '.join(problems)}"
+
+
+def _alternatives(location: tuple, model: type[BaseModel]) -> str:
+    """What there is in the place of something unknown."""
+    for name in location[:-1]:
+        field = model.model_fields.get(name)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return ""
+        model = field.annotation
+    return f" (there are: {', '.join(model.model_fields) or 'none'})"

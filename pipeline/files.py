@@ -38,9 +38,13 @@ def sha256_of(path: Path) -> str:
 
 
 def save_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """Write a labelled dataset as NetCDF-4."""
+    """Write a labelled dataset as NetCDF-4.
+
+    Made in memory first: HDF5 may crash the whole program when a disk fills up under it.
+    """
+    content = dataset.to_netcdf(engine="h5netcdf")
     with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf")
+        temporary.write_bytes(content)
 
 
 def load_dataset(path: Path) -> xr.Dataset:

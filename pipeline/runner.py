@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,7 +67,9 @@ def run_trial(
         yield from run_trial(trial.scaling_trial, configuration, watch, last="augment")
     with _reporting_disk_errors(trial), _locked(trial):
         for index, stage in enumerate(ORDER[: end + 1]):
-            yield _run_stage(trial, stage, configuration, watch, force or index >= start)
+            with _telling_what_is_stale(trial, ORDER[index:]):
+                outcome = _run_stage(trial, stage, configuration, watch, force or index >= start)
+            yield outcome
 
 
 def _run_stage(
@@ -199,6 +201,17 @@ def _locked(trial: Trial) -> Iterator[None]:
         raise PipelineError(
             f"another run is working on {trial.results}. Wait for it, or stop it."
         ) from error
+
+
+@contextmanager
+def _telling_what_is_stale(trial: Trial, stages: Sequence[str]) -> Iterator[None]:
+    """Say that results which a failed run did not come to are those of a run before."""
+    try:
+        yield
+    except PipelineError as error:
+        old = [trial.folder(stage).name for stage in stages if trial.folder(stage).exists()]
+        stale = f" (Still of an earlier run: {', '.join(old)}.)" if old else ""
+        raise PipelineError(f"{error}{stale}") from error
 
 
 @contextmanager

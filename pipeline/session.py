@@ -168,4 +168,4 @@ def _read_table(path: Path) -> SessionTable:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PipelineError(f"cannot read {path}: {error}") from error
     except ValidationError as error:
-        raise PipelineError(explain(error, str(path))) from error
+        raise PipelineError(explain(error, str(path), SessionTable)) from error

@@ -39,7 +39,7 @@ def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]
     interval = float(np.median(np.diff(points.time)))
     filled = ~smoothed.measured.values
     missing = np.isnan(smoothed.position).any("axis").values
-    seen, used = np.isfinite(points.view_error), points.view_used
+    seen, used = points.view_seen & (points.view_seen.sum("camera") > 1), points.view_used
     return [
         Figure("reprojection error, median", round(float(np.nanmedian(error_px)), 1), "px", "", ""),
         Figure("reprojection error, 95th percentile", round(float(np.nanpercentile(error_px, 95)), 1), "px", "", ""),

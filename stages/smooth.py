@@ -8,6 +8,7 @@ import xarray as xr
 from filterpy.common import Q_discrete_white_noise
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.interpolate import PchipInterpolator
 from scipy.signal import butter, sosfiltfilt
 
 from pipeline.errors import PipelineError
@@ -32,7 +33,10 @@ class Settings(BaseModel):
     points more; the Butterworth filter uses it for all."""
     max_standard_deviation_m: float = Field(0.05, gt=0)
     """Where the smoother's own uncertainty is larger than this, its estimate is dropped: gaps too
-    long to bridge. (The Butterworth filter bridges no gaps.)"""
+    long to bridge."""
+    max_gap_s: float = Field(0.2, ge=0)
+    """Longest gap that is interpolated before the Butterworth filter, which cannot pass over gaps as
+    the Kalman smoother does."""
 
 
 def process_noise(cutoff_hz: float, typical_deviation_m: float, interval_s: float) -> float:
@@ -99,6 +103,24 @@ def kalman_smooth(
     )
 
 
+def fill_short_gaps(
+    values: Float[np.ndarray, "time series"], longest: int
+) -> Float[np.ndarray, "time series"]:
+    """Fill gaps (NaN) of at most `longest` samples between known ones, by a monotone cubic (PCHIP)."""
+    filled = values.copy()
+    sample = np.arange(len(values))
+    for series in range(values.shape[1]):
+        known = np.flatnonzero(np.isfinite(values[:, series]))
+        if len(known) < 2:
+            continue
+        after = np.clip(np.searchsorted(known, sample), 1, len(known) - 1)
+        gap = known[after] - known[after - 1] - 1
+        inside = (sample > known[0]) & (sample < known[-1]) & (gap <= longest)
+        missing = inside & np.isnan(values[:, series])
+        filled[missing, series] = PchipInterpolator(known, values[known, series])(sample[missing])
+    return filled
+
+
 def butterworth_smooth(
     position: Float[np.ndarray, "time series"], rate_hz: float, cutoff_hz: float
 ) -> Float[np.ndarray, "time series"]:
@@ -140,7 +162,9 @@ def smooth(points: xr.Dataset, settings: Settings, progress: Progress = no_progr
         variance = process_noise(settings.cutoff_hz, float(np.nanmedian(deviation)), interval_s)
         position, deviation = kalman_smooth(position, deviation**2, interval_s, variance, progress)
     else:
-        position = butterworth_smooth(position, 1 / interval_s, settings.cutoff_hz)
+        longest = int(settings.max_gap_s / interval_s + 1e-6)
+        filled, deviation = (fill_short_gaps(values, longest) for values in (position, deviation))
+        position = butterworth_smooth(filled, 1 / interval_s, settings.cutoff_hz)
     trusted = deviation.reshape(shape).max(-1, keepdims=True) <= settings.max_standard_deviation_m
     dims = ("time", "keypoint", "axis")
     return xr.Dataset(

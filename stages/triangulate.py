@@ -40,6 +40,9 @@ class Settings(BaseModel):
     typical_error_m: float = Field(0.015, gt=0)
     """How far a good keypoint's ray usually misses its joint: the scale at which views are
     down-weighted, and the noise that is assumed where views are too few to measure it."""
+    max_dropped_share: float = Field(0.35, gt=0, le=1)
+    """The trial is refused if more of what cameras see must be dropped. One camera of four that is
+    wrong throughout is 0.25."""
     chunk_frames: int = Field(500, gt=0)
     """Frames worked on at once: bounds the memory."""
 
@@ -253,7 +256,9 @@ def triangulate_keypoints(
     return points, np.where(np.isfinite(points.ray_distance), error, np.nan)
 
 
-def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
+def as_dataset(
+    points: Points, error_px: np.ndarray, seen: np.ndarray, keypoints: xr.Dataset
+) -> xr.Dataset:
     """Label triangulated points; errors are means over the views used."""
     used = points.view_used
     views = used.sum(0)
@@ -269,6 +274,7 @@ def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> x
             "reprojection_error": (point, mean_over_views(error_px), {"units": "px"}),
             "reprojection_error_m": (point, mean_over_views(points.ray_distance), {"units": "m"}),
             "views": (point, views, {"units": "1"}),
+            "view_seen": (view, seen, {"units": "1"}),
             "view_used": (view, used, {"units": "1"}),
             "view_error": (view, error_px, {"units": "px"}),
         },
@@ -285,24 +291,31 @@ def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> x
 def notices_about(points: xr.Dataset, settings: Settings) -> list[str]:
     """What the user should know about these points: cameras that disagree with the rest.
 
-    Raises PipelineError if hardly anything could be triangulated.
+    Raises PipelineError if the cameras contradict each other too often for any result.
     """
-    seen = np.isfinite(points.view_error)
-    if float(np.isfinite(points.position).all("axis").mean()) < 0.05:
+    several = points.view_seen.sum("camera") > 1
+    dropped = 1 - points.view_used.where(points.view_seen & several)
+    by_camera = dropped.mean(("time", "keypoint"))
+    off = f"{settings.max_ray_distance_m * 100:.0f} cm"
+    if not float(dropped.mean()) <= settings.max_dropped_share:  # nor if nothing was seen twice
+        listed = ", ".join(f"{name} {share:.0%}" for name, share in _shares(by_camera))
         raise PipelineError(
-            "triangulation failed: fewer than 5 % of the keypoints could be placed within "
-            f"{settings.max_ray_distance_m:g} m of the rays of two cameras. Check that the "
-            "calibration belongs to these videos (names, image sizes, moved cameras) and that the "
-            "cameras are synchronised."
+            f"triangulation failed: the cameras contradict each other by more than {off}. Dropped of "
+            f"each camera's keypoints: {listed}. Check that the calibration belongs to these videos "
+            "(names, image sizes, moved cameras), that the cameras are synchronised, and that they "
+            "follow the same person."
         )
-    dropped = 1 - points.view_used.where(seen).mean(("time", "keypoint"))
     return [
         f"camera {name}: {share:.0%} of its keypoints disagree with the other cameras by more than "
-        f"{settings.max_ray_distance_m * 100:.0f} cm and were dropped. Check its calibration, its "
-        "synchronisation, and whether it follows the same person."
-        for name, share in zip(points.camera.values, dropped.values, strict=True)
+        f"{off} and were dropped. Check its calibration, its synchronisation, and whether it follows "
+        "the same person."
+        for name, share in _shares(by_camera)
         if share > 0.2
     ]
+
+
+def _shares(by_camera):
+    return zip(by_camera.camera.values, by_camera.fillna(1.0).values, strict=True)
 
 
 def notices_about_timing(
@@ -367,7 +380,8 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     points, error_px = triangulate_keypoints(
         cameras, position, confidence, interval_s, settings, progress
     )
-    labelled = as_dataset(points, error_px, keypoints)
+    seen = confidence >= settings.min_confidence
+    labelled = as_dataset(points, error_px, seen, keypoints)
     notices += notices_about(labelled, settings)
     notices += check_geometry(cameras, points.position, [str(k) for k in keypoints.keypoint.values])
     notices += notices_about_timing(cameras, position, confidence, keypoints.time.values, settings)

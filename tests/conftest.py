@@ -43,3 +43,16 @@ def observe(points: np.ndarray, extrinsics: np.ndarray) -> np.ndarray:
         for pose in extrinsics
     ]
     return np.stack(views)
+
+
+def positions_of(model, angles, names) -> np.ndarray:
+    """Markers (time, marker, 3), m, by OpenSim's forward kinematics; angles in rad and m."""
+    state = model.initSystem()
+    coordinates, markers, rows = model.getCoordinateSet(), model.getMarkerSet(), []
+    for _, row in angles.iterrows():
+        for name, value in row.items():
+            coordinates.get(name).setValue(state, float(value), False)
+        model.assemble(state)
+        model.realizePosition(state)
+        rows.append([markers.get(name).getLocationInGround(state).to_numpy() for name in names])
+    return np.array(rows)

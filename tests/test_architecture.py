@@ -39,7 +39,7 @@ def test_leaves_import_nothing_of_ours_but_leaves(leaf):
     assert {name for name in imported if name.split(".")[0] in ALLOWED} <= LEAVES
 
 
-@pytest.mark.parametrize("position, stage", enumerate(ORDER))
+@pytest.mark.parametrize("position, stage", list(enumerate(ORDER)))
 def test_a_stage_needs_only_what_comes_before_it(position, stage):
     module = import_module(f"stages.{stage}")
     assert set(module.NEEDS) <= set(ORDER[:position])

@@ -2,12 +2,14 @@ import numpy as np
 import opensim
 import pandas as pd
 import pytest
+from conftest import positions_of
 
 from models.augmenter import MARKERS
 from models.opensim_model import (
     MODELS,
     generic_model,
     load_model,
+    marker_names,
     rotational_coordinates,
     scale_model,
     solve_inverse_kinematics,
@@ -31,24 +33,6 @@ FLEXIONS = [
 ]
 
 
-def markers_of(model, angles):
-    """Marker positions (time, marker, 3) by OpenSim's forward kinematics; angles in rad and m."""
-    state = model.initSystem()
-    coordinates, rows = model.getCoordinateSet(), []
-    for _, row in angles.iterrows():
-        for name, value in row.items():
-            coordinates.get(name).setValue(state, float(value), False)
-        model.assemble(state)
-        model.realizePosition(state)
-        rows.append(
-            [
-                model.getMarkerSet().get(name).getLocationInGround(state).to_numpy()
-                for name in MARKERS
-            ]
-        )
-    return np.array(rows)
-
-
 @pytest.fixture(scope="module")
 def squat(shared):
     """A real squat on OpenCap's whole model: (model, time, angles in rad and m, true markers)."""
@@ -62,7 +46,7 @@ def squat(shared):
         name for name in recorded if model.getCoordinateSet().contains(name) and "beta" not in name
     ]
     angles = recorded[names].apply(lambda c: np.radians(c) if c.name in rotational else c)
-    return model, angles.index.values, angles, markers_of(model, angles)
+    return model, angles.index.values, angles, positions_of(model, angles, MARKERS)
 
 
 @pytest.fixture(scope="module")
@@ -155,33 +139,24 @@ def test_missing_markers_do_not_count_and_too_few_give_no_angles(squat, ik_setup
     "generic", [m for m in MODELS if m.asset == "opensim-pose2sim"], ids=lambda m: m.name
 )
 def test_a_packaged_model_scaled_to_its_own_markers_keeps_its_size(generic, tmp_path):
-    """The markers of the unscaled model itself must give scale factors of 1."""
+    """The markers of the unscaled model itself must give scale factors of 1, the torso's too."""
     folder = generic.folder
     model = opensim.Model(str(folder / generic.model))
     model.updateMarkerSet(opensim.MarkerSet(str(folder / generic.markers)))
-    state = model.initSystem()
-    here = [
-        model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in MARKERS
-    ]
-    position = np.tile(here, (11, 1, 1))
+    state, names = model.initSystem(), marker_names(model)
+    here = [model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in names]
     time = np.arange(11) / 60
-    write_trc(tmp_path / "static.trc", time, list(MARKERS), position)
-    scaled, factors = scale_model(generic, tmp_path / "static.trc", (0.0, 1 / 6), 60.0, tmp_path)
-    assert notices_about_scale(factors) == []
-    for segment in ("femur_r", "tibia_l", "pelvis"):
-        np.testing.assert_allclose(factors[segment], 1, atol=0.01)
-    assert scaled.getTotalMass(scaled.initSystem()) == pytest.approx(60, abs=0.1)
-    bigger, factors = scale_model(
-        generic, _written(tmp_path, time, 1.1 * position), (0.0, 1 / 6), 60.0, tmp_path
-    )
-    np.testing.assert_allclose(factors["femur_r"], 1.1, atol=0.01)
-    bigger.printToXML(str(tmp_path / "bigger.osim"))
-    assert load_model(tmp_path / "bigger.osim").getNumMarkers() >= len(MARKERS)
-
-
-def _written(folder, time, position):
-    write_trc(folder / "bigger.trc", time, list(MARKERS), position)
-    return folder / "bigger.trc"
+    for size in (1.0, 1.1):
+        write_trc(tmp_path / "static.trc", time, names, size * np.tile(here, (11, 1, 1)))
+        scaled, factors = scale_model(
+            generic, tmp_path / "static.trc", (0.0, 1 / 6), 60.0, True, tmp_path
+        )
+        assert notices_about_scale(factors) == []
+        for segment in ("femur_r", "tibia_l", "pelvis", "torso", "humerus_r"):
+            np.testing.assert_allclose(factors[segment], size, atol=0.01)
+        assert scaled.getTotalMass(scaled.initSystem()) == pytest.approx(60, abs=0.1)
+    scaled.printToXML(str(tmp_path / "bigger.osim"))
+    assert load_model(tmp_path / "bigger.osim").getNumMarkers() == len(names)
 
 
 def a_person(time, bend_deg, moving):
@@ -204,12 +179,21 @@ def test_the_most_upright_slowest_stretch_scales_the_model():
     time = np.arange(0, 4, 1 / 60)
     bend = np.where((time > 2.0) & (time < 3.0), 3.0, 60.0)
     keypoints, markers = a_person(time, bend, 0.0)
-    start, end, text = choose_scaling_window(keypoints, markers, time, 0.5)
-    assert 2.0 <= start < end <= 3.0 and end - start == pytest.approx(0.5, abs=0.02)
-    assert "knees at 3°" in text
+    window = choose_scaling_window(keypoints, markers, time, 0.5)
+    assert 2.0 <= window.start_s < window.end_s <= 3.0
+    assert window.end_s - window.start_s == pytest.approx(0.5, abs=0.02)
+    assert window.standing and "knees at 3°" in str(window)
     moving = np.where(time < 2.5, 0.5, 0.0)
     keypoints, markers = a_person(time, np.where(time > 2, 3.0, 60.0), moving)
-    assert choose_scaling_window(keypoints, markers, time, 0.5)[0] >= 2.4
+    assert choose_scaling_window(keypoints, markers, time, 0.5).start_s >= 2.4
+
+
+@pytest.mark.parametrize("bend_deg, speed_m_s, lean_m", [(30, 0, 0), (3, 0.3, 0), (3, 0, 0.3)])
+def test_bent_moving_or_leaning_is_not_standing(bend_deg, speed_m_s, lean_m):
+    time = np.arange(0, 1, 1 / 60)
+    keypoints, markers = a_person(time, np.full_like(time, bend_deg), speed_m_s)
+    keypoints["Neck"] = keypoints["Neck"] + [lean_m, 0, 0]
+    assert not choose_scaling_window(keypoints, markers, time, 0.5).standing
 
 
 def test_markers_missing_in_every_stretch_are_named():

@@ -88,7 +88,7 @@ def points(share_dropped=0.0, missing=0):
             "reprojection_error_m": (("time", "keypoint"), np.full((7, 5), 0.02)),
             "views": (("time", "keypoint"), used.sum(0)),
             "view_used": (("camera", "time", "keypoint"), used),
-            "view_error": (("camera", "time", "keypoint"), np.full((3, 7, 5), 9.0)),
+            "view_seen": (("camera", "time", "keypoint"), np.ones((3, 7, 5), bool)),
         },
         coords=coords,
     )

@@ -12,6 +12,7 @@ from stages.smooth import (
     INITIAL_VARIANCE,
     Settings,
     butterworth_smooth,
+    fill_short_gaps,
     kalman_smooth,
     process_noise,
     smooth,
@@ -120,6 +121,24 @@ def test_butterworth_is_the_textbook_filter_on_each_stretch():
     np.testing.assert_allclose(smoothed[:, 0], filtfilt(b, a, position[:, 0]), atol=1e-6)
     np.testing.assert_allclose(smoothed[95:, 1], filtfilt(b, a, position[95:, 1]), atol=1e-6)
     assert np.isnan(smoothed[90:95, 1]).all()
+
+
+def test_before_butterworth_only_short_gaps_between_samples_are_filled():
+    time = np.arange(60) / RATE
+    values = np.stack([np.sin(3 * time), np.cos(2 * time)], 1)
+    gappy = values.copy()
+    gappy[:3, 0] = gappy[10:14, 0] = gappy[20:25, 0] = gappy[58:, 0] = np.nan
+    gappy[:, 1] = np.nan
+    filled = fill_short_gaps(gappy, 4)
+    np.testing.assert_allclose(filled[10:14, 0], values[10:14, 0], atol=2e-3)
+    np.testing.assert_array_equal(filled[14:20, 0], values[14:20, 0])
+    for gap in (slice(0, 3), slice(20, 25), slice(58, 60)):
+        assert np.isnan(filled[gap, 0]).all()
+    assert np.isnan(filled[:, 1]).all()
+    position = np.tile(gappy[:, :1, None], (1, 5, 3))
+    result = smooth(labelled(position), Settings(method="butterworth", max_gap_s=4 / RATE))
+    assert np.isfinite(result.position[3:20]).all() and np.isnan(result.position[20:25]).all()
+    assert not result.measured[10:14].any() and result.measured[14:20].all()
 
 
 def test_butterworth_attenuates_the_cutoff_by_three_decibels():

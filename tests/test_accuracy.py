@@ -1,0 +1,125 @@
+"""From the keypoints of a real squat, whose joint angles are known, back to its joint angles."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import opensim
+import pandas as pd
+import pytest
+from conftest import SHARED, positions_of
+
+from models.assets import asset_folder
+from models.augmenter import MARKERS, VIDEO_KEYPOINTS, load_augmenter
+from models.opensim_model import (
+    GenericModel,
+    generic_model,
+    rotational_coordinates,
+    scale_model,
+    solve_inverse_kinematics,
+)
+from pipeline.errors import PipelineError
+from stages.augment import ASSET, augment
+from stages.export import write_trc
+from stages.kinematics import choose_scaling_window, in_file_units, read_mot
+from stages.trial import no_progress
+
+HEIGHT_M, MASS_KG = 1.72, 70.0
+LEGS = [f"{joint}_{side}" for joint in ("knee_angle", "ankle_angle") for side in "rl"]
+TIME = np.arange(60, 360) / 60  # 5 s of the recording: three squats
+
+
+@dataclass(frozen=True)
+class SharedModel(GenericModel):
+    """OpenCap's model, from the files beside the repository."""
+
+    @property
+    def folder(self):
+        return SHARED / "opencap"
+
+
+def lai_uhlrich() -> GenericModel:
+    known = generic_model("lai-uhlrich-2022")
+    return SharedModel(**{name: getattr(known, name) for name in known.__dataclass_fields__})
+
+
+@pytest.fixture(scope="module")
+def truth(shared):
+    """The squat's true angles, degrees and metres, at 60 Hz."""
+    recorded = read_mot(shared / "opencap" / "squats1_videoAndMocap.mot")
+    at = {name: np.interp(TIME, recorded.index.values, recorded[name]) for name in recorded}
+    return pd.DataFrame(at, index=pd.Index(TIME, name="time"))
+
+
+@pytest.fixture(scope="module")
+def keypoints(shared, truth):
+    """The 20 video keypoints by OpenSim's forward kinematics, where OpenCap places them."""
+    folder = shared / "opencap"
+    model = opensim.Model(str(folder / "LaiUhlrich2022.osim"))
+    model.updateMarkerSet(opensim.MarkerSet(str(folder / "LaiUhlrich2022_markers_openpose.xml")))
+    model.initSystem()
+    rotational = rotational_coordinates(model)
+    names = [n for n in truth if model.getCoordinateSet().contains(n) and "beta" not in n]
+    angles = truth[names].apply(lambda c: np.radians(c) if c.name in rotational else c)
+    return dict(
+        zip(
+            VIDEO_KEYPOINTS,
+            np.moveaxis(positions_of(model, angles, VIDEO_KEYPOINTS), 1, 0),
+            strict=True,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def markers(keypoints):
+    folder = asset_folder(ASSET)
+    networks = (load_augmenter(folder / "lower"), load_augmenter(folder / "upper"))
+    return augment(keypoints, TIME, networks, HEIGHT_M, MASS_KG)
+
+
+def angles_from(generic, keypoints, markers, window_s, standing, folder):
+    everything = keypoints | dict(zip(MARKERS, np.moveaxis(markers, 1, 0), strict=True))
+    write_trc(folder / "m.trc", TIME, list(everything), np.stack(list(everything.values()), 1))
+    model, _ = scale_model(generic, folder / "m.trc", window_s, MASS_KG, standing, folder)
+    setup = generic.folder / generic.ik_setup
+    motion = solve_inverse_kinematics(model, setup, TIME, everything, no_progress)
+    return in_file_units(motion.angles, rotational_coordinates(model))
+
+
+def rmse_deg(angles, truth, names):
+    return np.sqrt(((angles[names].to_numpy() - truth[names].to_numpy()) ** 2).mean(0))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "generic", [lai_uhlrich, lambda: generic_model("pose2sim")], ids=["lai", "pose2sim"]
+)
+def test_knee_and_ankle_of_a_real_squat_come_back(generic, keypoints, markers, truth, tmp_path):
+    """The field's open tools are at 2.5 to 4.5° here, from the same perfect keypoints."""
+    window = choose_scaling_window(keypoints, markers, TIME, 0.5)
+    span = (window.start_s, window.end_s)
+    angles = angles_from(generic(), keypoints, markers, span, window.standing, tmp_path)
+    assert rmse_deg(angles, truth, LEGS).max() < 4
+    assert angles.knee_angle_r.corr(truth.knee_angle_r) > 0.99
+
+
+@pytest.mark.slow
+def test_scaling_in_mid_squat_does_not_take_the_bend_for_straight(
+    keypoints, markers, truth, tmp_path
+):
+    """Placing markers on a bent leg, as the setup would, shifts every knee angle by many degrees."""
+    deepest = truth.knee_angle_r.idxmax()
+    span = (deepest - 0.1, deepest + 0.1)
+    right = angles_from(lai_uhlrich(), keypoints, markers, span, False, tmp_path)
+    wrong = angles_from(lai_uhlrich(), keypoints, markers, span, True, tmp_path)
+    knees = [name for name in LEGS if name.startswith("knee")]
+    assert rmse_deg(right, truth, knees).max() < 6
+    assert rmse_deg(wrong, truth, knees).min() > 10
+
+
+def test_a_distance_whose_markers_are_missing_is_refused(markers, tmp_path):
+    """OpenSim would say nothing, and leave the trunk and the arms unscaled."""
+    write_trc(tmp_path / "m.trc", TIME, list(MARKERS), markers)
+    with pytest.raises(PipelineError, match="LElbow, LShoulder, RElbow, RShoulder"):
+        scale_model(
+            generic_model("pose2sim"), tmp_path / "m.trc", (2.0, 2.5), MASS_KG, False, tmp_path
+        )
