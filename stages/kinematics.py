@@ -31,6 +31,7 @@ NEEDS = ("augment",)
 
 RMS_GUIDANCE_M, MAX_GUIDANCE_M = 0.02, 0.04
 """OpenSim's own guidance: a good solution has marker errors below 2 cm RMS and 4 cm at most."""
+LEG_COORDINATES = ("hip_flexion", "knee_angle", "ankle_angle", "subtalar_angle")
 PLAUSIBLE_SCALE = (0.6, 1.6)
 SYMMETRIC_WITHIN = 0.10
 STANDING_KNEE_DEG, STANDING_LEAN_DEG, STANDING_SPEED_M_S = 15.0, 20.0, 0.05
@@ -171,7 +172,7 @@ def notices_about_limits(motion: Motion, model) -> list[str]:
     """Which of the legs' coordinates sit at a limit of the model's range, and how long."""
     notices = []
     for name, values in motion.angles.items():
-        if name.rsplit("_", 1)[0] in ("hip_flexion", "knee_angle", "ankle_angle"):
+        if name.rsplit("_", 1)[0] in LEG_COORDINATES:
             coordinate = model.getCoordinateSet().get(name)
             low, high = coordinate.getRangeMin(), coordinate.getRangeMax()
             share = ((values < low + 1e-3) | (values > high - 1e-3)).mean()

@@ -27,9 +27,8 @@ class Figure:
 def _judged(name, value, unit, warn, bad, source, digits=2) -> Figure:
     """A figure for which less is better."""
     verdict = "bad" if not value <= bad else "warn" if value > warn else "ok"
-    return Figure(
-        name, round(float(value), digits), unit, f"below {warn:g} {unit} ({source})", verdict
-    )
+    guidance = f"{'below ' if warn else ''}{warn:g} {unit} ({source})"
+    return Figure(name, round(float(value), digits), unit, guidance, verdict)
 
 
 def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]) -> list[Figure]:

@@ -155,16 +155,16 @@ def write_tables(angles: pd.DataFrame, rom: pd.DataFrame, figures: list, out: Pa
 
 
 def _rom_rows(rom: pd.DataFrame) -> list[dict[str, str]]:
-    def number(value):
-        return "" if pd.isna(value) else f"{value:.1f}"
-
+    """Rows of the table, as text; coordinates that never move are left out."""
     rows = []
-    for name, row in rom.iterrows():
-        spread = "" if pd.isna(row.range_sd) else f" ± {row.range_sd:.1f}"
+    for name, row in rom[rom["range"] > 0].iterrows():
+        unit = unit_of(name)
+        number = _metres if unit == "m" else _degrees
+        spread = "" if pd.isna(row.range_sd) else f" ± {number(row.range_sd)}"
         rows.append(
             {
                 "coordinate": name,
-                "unit": "m" if unit_of(name) == "m" else "°",
+                "unit": "m" if unit == "m" else "°",
                 "minimum": number(row.minimum),
                 "maximum": number(row.maximum),
                 "range": number(row.range),
@@ -173,6 +173,14 @@ def _rom_rows(rom: pd.DataFrame) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _degrees(value) -> str:
+    return "" if pd.isna(value) else f"{value:.1f}"
+
+
+def _metres(value) -> str:
+    return "" if pd.isna(value) else f"{value:.3f}"
 
 
 def write_html(path: Path, content: dict) -> None:
@@ -225,6 +233,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
         "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
         "notices": notices_of(trial), "rom": _rom_rows(rom), "kinematics": kinematics,
+        "constant": list(rom.index[rom["range"] == 0]),
         "knee_ankle": _embedded(knee_and_ankle(angles, curves)),
         "every_coordinate": _embedded(
             all_coordinates(angles, {name: unit_of(name) for name in angles})
