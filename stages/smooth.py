@@ -193,8 +193,10 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     smoothed = smooth(points, settings, progress)
     save_dataset(smoothed, out / "points.nc")
     missing = 1 - np.isfinite(smoothed.position).all("axis").mean("time")
+    shares = zip(smoothed.keypoint.values, missing.values, strict=True)
+    listed = [f"{name} {share:.0%}" for name, share in shares if share > 0.05]
+    if not listed:
+        return []
     return [
-        f"{name}: no trustworthy position in {share:.0%} of the trial (hidden from too many cameras)."
-        for name, share in zip(smoothed.keypoint.values, missing.values, strict=True)
-        if share > 0.05
+        f"no trustworthy position in part of the trial (too few cameras agree): {', '.join(listed)}"
     ]
