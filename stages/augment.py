@@ -5,17 +5,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from scipy.interpolate import CubicSpline
 
 from models.assets import asset_folder, fingerprint
 from models.augmenter import (
     LOWER_FEATURES,
+    LOWER_RESPONSES,
     MARKERS,
     RATE_HZ,
     REFERENCE,
     UPPER_FEATURES,
+    UPPER_RESPONSES,
     VIDEO_KEYPOINTS,
     Augmenter,
     load_augmenter,
@@ -36,7 +38,9 @@ SMALL_TOE = (0.876, 0.086, 0.255)
 """The small toe from the heel, in heel-to-big-toe lengths: forwards, upwards, outwards. The ratios
 of the keypoints that OpenCap places on LaiUhlrich2022's foot."""
 SHORTEST_STRETCH_S = 0.2
-"""The network needs a run-up: shorter stretches of complete keypoints are not augmented."""
+"""Shorter stretches of complete keypoints are not augmented."""
+RUN_UP_SAMPLES = 30
+"""Without them the first answers are wrong by many millimetres, up to 11° at the ankle of a squat."""
 
 Keypoints = dict[str, Float[np.ndarray, "time 3"]]
 
@@ -146,7 +150,7 @@ def rotation_to_heading(keypoints: Keypoints, rows: slice) -> Float[np.ndarray, 
     the same angles whichever way the laboratory is laid out.
     """
     right = sum(
-        (keypoints[f"R{part}"][rows] - keypoints[f"L{part}"][rows]).mean(0)
+        np.nan_to_num(keypoints[f"R{part}"][rows] - keypoints[f"L{part}"][rows]).mean(0)
         for part in ("Hip", "Shoulder")
     )
     angle = np.arctan2(right[0], right[2])  # about Y, from +Z to the person's right
@@ -163,54 +167,70 @@ def augment(
 ) -> Float[np.ndarray, "time 43 3"]:
     """Return the 43 anatomical markers (m, order of `MARKERS`) for each sample.
 
-    Each stretch of time in which all keypoints are known is turned to the trained heading and
-    resampled to the trained 60 Hz, augmented, resampled back and turned back. NaN elsewhere.
+    Body and arms each have their network. Wherever one's keypoints are all known for a while, they
+    are turned to the trained heading, augmented and turned back. NaN elsewhere.
     """
-    stacked = np.stack([keypoints[name] for name in VIDEO_KEYPOINTS], axis=1)
-    markers = np.full((len(time_s), len(MARKERS), 3), np.nan)
-    for start, end in _complete_stretches(np.isfinite(stacked).all((1, 2))):
-        time = time_s[start:end]
-        if time[-1] - time[0] < SHORTEST_STRETCH_S:
-            continue
-        rotation = rotation_to_heading(keypoints, slice(start, end))
-        trained = np.arange(time[0], time[-1] + 0.5 / RATE_HZ, 1 / RATE_HZ)
-        # Queried at most half a sample past the end, so that no sample is left out.
-        turned = CubicSpline(time, stacked[start:end] @ rotation.T)(trained)
-        answer = CubicSpline(trained, _both_networks(turned, networks, height_m, mass_kg))(time)
-        markers[start:end] = answer @ rotation
-    return markers
+    parts = []
+    for network, features in zip(networks, (LOWER_FEATURES, UPPER_FEATURES), strict=True):
+        stacked = np.stack([keypoints[name] for name in (*features, REFERENCE)], axis=1)
+        markers = np.full((len(time_s), network.markers, 3), np.nan)
+        for stretch in complete_stretches(stacked, time_s):
+            rotation = rotation_to_heading(keypoints, stretch)
+            turned = stacked[stretch] @ rotation.T
+            answer = augment_stretch(turned, time_s[stretch], network, height_m, mass_kg)
+            markers[stretch] = answer @ rotation
+        parts.append(markers)
+    return np.concatenate(parts, axis=1)
 
 
-def _both_networks(stacked, networks, height_m, mass_kg):
-    position = dict(zip(VIDEO_KEYPOINTS, np.moveaxis(stacked, 1, 0), strict=True))
-    answers = []
+def complete_stretches(
+    stacked: Float[np.ndarray, "time keypoint 3"], time_s: Float[np.ndarray, "time"]
+) -> list[slice]:
+    """Stretches of samples, long enough for the network, in which every keypoint is known."""
+    complete = np.isfinite(stacked).all((1, 2))
+    edges = np.flatnonzero(np.diff(np.r_[False, complete, False].astype(int))).tolist()
+    stretches = [slice(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
+    return [s for s in stretches if time_s[s.stop - 1] - time_s[s.start] >= SHORTEST_STRETCH_S]
+
+
+def augment_stretch(
+    stacked: Float[np.ndarray, "time keypoint 3"],
+    time_s: Float[np.ndarray, "time"],
+    network: Augmenter,
+    height_m: float,
+    mass_kg: float,
+) -> Float[np.ndarray, "time marker 3"]:
+    """Run one network on a stretch of its keypoints, the mid-hip last, turned to its heading.
+
+    The keypoints are resampled to the trained 60 Hz and the answer back. The network needs some
+    samples before its answers settle: the movement is continued backwards, point-reflected at its
+    first sample, and the answers to that are dropped.
+    """
+    trained = np.arange(time_s[0], time_s[-1] + 0.5 / RATE_HZ, 1 / RATE_HZ)
+    # Queried at most half a sample past the end, so that no sample is left out.
+    sampled = CubicSpline(time_s, stacked)(trained)
+    run_up = min(RUN_UP_SAMPLES, len(sampled) - 1)
+    sampled = np.concatenate([2 * sampled[0] - sampled[run_up:0:-1], sampled])
+    features = torch.as_tensor(sampled, dtype=torch.float32)[None]
     with torch.inference_mode():
-        for network, names in zip(networks, (LOWER_FEATURES, UPPER_FEATURES), strict=True):
-            features = np.stack([position[name] for name in names], axis=1)
-            answers.append(
-                network(
-                    torch.as_tensor(features, dtype=torch.float32)[None],
-                    torch.as_tensor(position[REFERENCE], dtype=torch.float32)[None],
-                    height_m,
-                    mass_kg,
-                )[0].numpy()
-            )
-    return np.concatenate(answers, axis=1)
+        answer = network(features[:, :, :-1], features[:, :, -1], height_m, mass_kg)[0].numpy()
+    return CubicSpline(trained, answer[run_up:])(time_s)
 
 
-def _complete_stretches(complete: Bool[np.ndarray, "time"]) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.r_[False, complete, False].astype(int)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def never_complete(keypoints: Keypoints, markers: Float[np.ndarray, "time 43 3"]) -> str | None:
-    """Say which keypoints keep the augmenter from ever working, if it never does."""
-    if np.isfinite(markers).any():
-        return None
-    shares = {name: np.isfinite(value).all(-1).mean() for name, value in keypoints.items()}
+def check_ever_complete(keypoints: Keypoints, time_s: Float[np.ndarray, "time"]) -> None:
+    """Raise PipelineError if the body's network can never work, naming the keypoints that lack."""
+    body = {name: keypoints[name] for name in (*LOWER_FEATURES, REFERENCE)}
+    if complete_stretches(np.stack(list(body.values()), 1), time_s):
+        return
+    if time_s[-1] - time_s[0] < SHORTEST_STRETCH_S:
+        raise PipelineError(
+            f"the trial is only {time_s[-1] - time_s[0]:.2f} s long: the marker augmenter needs "
+            f"{SHORTEST_STRETCH_S:g} s at least, and a second for good results."
+        )
+    shares = {name: np.isfinite(value).all(-1).mean() for name, value in body.items()}
     worst = sorted(shares, key=shares.get)[:4]
     listed = ", ".join(f"{name} ({shares[name]:.0%} of the trial)" for name in worst)
-    return (
+    raise PipelineError(
         f"in no stretch of {SHORTEST_STRETCH_S:g} s are all keypoints of the body known, which the "
         f"marker augmenter needs. Least seen: {listed}. Film so that at least two cameras see them, "
         "or lower triangulate.min_confidence if the overlay videos show them in the right place."
@@ -231,23 +251,25 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         for name in points.keypoint.values
     }
     keypoints, kind = video_keypoints(measured)
+    check_ever_complete(keypoints, points.time.values)
     height_m, mass_kg, notices = body_size(trial.subject, keypoints)
     folder = asset_folder(ASSET)
     networks = (load_augmenter(folder / "lower"), load_augmenter(folder / "upper"))
     markers = augment(keypoints, points.time.values, networks, height_m, mass_kg)
-    if problem := never_complete(keypoints, markers):
-        raise PipelineError(problem)
     estimated = [name for name in VIDEO_KEYPOINTS if kind[name] == "estimated"]
     if estimated:
         notices.append(
             f"{' and '.join(estimated)}: estimated from heel, big toe and ankle, since the pose model "
             "does not know them. Subtalar angles and foot rotation are weak."
         )
-    unknown = 1 - np.isfinite(markers).all((1, 2)).mean()
-    if unknown:
-        notices.append(
-            f"{unknown:.0%} of the trial has no markers, since keypoints are missing there."
-        )
+    for part, names in (("body", LOWER_RESPONSES), ("arms", UPPER_RESPONSES)):
+        columns = [MARKERS.index(name) for name in names]
+        unknown = 1 - np.isfinite(markers[:, columns]).all((1, 2)).mean()
+        if unknown:
+            notices.append(
+                f"{unknown:.0%} of the trial has no markers of the {part}, since keypoints are "
+                "missing there."
+            )
     names = [*VIDEO_KEYPOINTS, *MARKERS]
     save_dataset(
         xr.Dataset(

@@ -19,8 +19,8 @@ from stages.augment import (
     ASSET,
     augment,
     body_size,
+    check_ever_complete,
     estimated_height_m,
-    never_complete,
     small_toe,
     video_keypoints,
 )
@@ -136,34 +136,55 @@ def test_the_same_movement_gives_the_same_markers_at_any_heading(networks, angle
 
 def test_resampling_to_the_trained_rate_is_worth_it(networks):
     """At 30 Hz, going through 60 Hz gives nearly the 60 Hz answer; feeding 30 Hz does not."""
-    from stages.augment import _both_networks
-
     time, points = squat(60.0)
     reference = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)[::2]
     slow = complete({name: value[::2] for name, value in points.items()})
-    resampled = augment(slow, time[::2], networks, HEIGHT_M, MASS_KG)
-    stacked = np.stack([slow[name] for name in VIDEO_KEYPOINTS], 1)
-    direct = _both_networks(stacked, networks, HEIGHT_M, MASS_KG)
 
-    def difference(markers):
+    def difference(time_s):
+        markers = augment(slow, time_s, networks, HEIGHT_M, MASS_KG)
         return np.linalg.norm(markers - reference, axis=-1).mean()
 
-    assert difference(resampled) < 0.002 < difference(direct)
+    as_if_60_hz = time[::2] / 2
+    assert difference(time[::2]) < 0.002 < difference(as_if_60_hz)
+
+
+def test_the_first_answers_are_as_good_as_those_of_a_running_network(networks):
+    """A recording that starts in mid-movement: against the same samples of one that began before."""
+    time, points = squat()
+    whole = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    for start in (40, 60, 75):
+        cut = complete({name: value[start:] for name, value in points.items()})
+        markers = augment(cut, time[start:], networks, HEIGHT_M, MASS_KG)
+        off = np.linalg.norm(markers - whole[start:], axis=-1)
+        assert off[:6].mean() < 0.006 and off[:6].max() < 0.03
 
 
 def test_missing_keypoints_leave_a_gap_and_no_guess(networks):
     time, points = squat()
+    whole = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
     points["RKnee"][60:70] = np.nan
     markers = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
-    missing = np.isnan(markers).all((1, 2))
+    missing = np.isnan(markers[:, :35]).all((1, 2))
     assert missing[60:70].all() and not missing[:60].any() and not missing[70:].any()
+    assert np.linalg.norm(markers - whole, axis=-1)[70:].max() < 0.03
 
 
-def test_a_keypoint_never_seen_is_named(networks):
+def test_a_missing_wrist_does_not_touch_the_legs(networks):
+    time, points = squat()
+    whole = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    points["RWrist"][60] = np.nan
+    markers = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
+    np.testing.assert_array_equal(markers[:, :35], whole[:, :35])
+    assert np.isnan(markers[60, 35:]).all() and np.isfinite(markers[61:]).all()
+
+
+def test_a_keypoint_never_seen_is_named():
     time, points = squat(seconds=0.5)
     points["LHeel"][:] = np.nan
-    markers = augment(complete(points), time, networks, HEIGHT_M, MASS_KG)
-    assert "LHeel (0% of the trial)" in never_complete(complete(points), markers)
+    with pytest.raises(PipelineError, match="LHeel .0% of the trial"):
+        check_ever_complete(complete(points), time)
+    with pytest.raises(PipelineError, match="only 0.07 s long"):
+        check_ever_complete({n: v[:5] for n, v in complete(points).items()}, time[:5])
 
 
 def test_a_pose_model_without_feet_is_refused_by_name():
