@@ -7,48 +7,73 @@ from jaxtyping import Float
 from scipy.interpolate import make_interp_spline
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
-GAIT = ("walk", "gait", "run")
-LEG_BENDING = ("squat", "sts", "sit", "lunge", "jump", "dj", "cmj")
-
 MIN_BEND_DEG = 25.0
 """A repetition bends the knee at least this much; less is swaying."""
 ALREADY_BENT = 0.05
 """A repetition begins and ends where the knees have bent by this share of its depth."""
 CUT_OFF = 0.4
 """A repetition comes back to where it began, to within this share of its depth."""
+MIN_STEP_M = 0.15
+"""A step brings the heel at least this much to the front."""
+SHORTEST_SAMPLES = 20
 MIN_STRIDE_S, MIN_BEND_S = 0.5, 0.6
 """Two heel strikes of one foot, two squats, are at least this far apart."""
 
 
-def find_repetitions(
-    time_s: Float[np.ndarray, "time"], angles_deg: Mapping[str, np.ndarray], activity: str
-) -> dict[str, list[tuple[float, float]]]:
-    """Start and end (s) of each repetition by side, `r` and `l`; empty lists where there are none.
+Spans = list[tuple[float, float]]
+"""Start and end of each repetition, s."""
 
-    Squats, standing up and jumps: from one extension of the knees to the next, by the mean of both
-    knees, so that both sides share their repetitions. Gait: from heel strike to heel strike of each
-    foot, taken where the hip is most flexed, which comes within a few hundredths of a second before
-    the strike. Any other activity has no repetitions: it is not guessed.
+
+def knee_bends(time_s: Float[np.ndarray, "time"], knee_deg: Float[np.ndarray, "time"]) -> Spans:
+    """Squats, standing up, jumps: from one extension of the knees to the next.
+
+    Standing still before and after is left out, and so is a bend that the recording, or a gap in it,
+    cuts off. `knee_deg` is the mean flexion of both knees, so that both sides share repetitions.
     """
-    name = activity.lower()
-    if any(word in name for word in LEG_BENDING):
-        knees = (
-            np.asarray(angles_deg["knee_angle_r"]) + np.asarray(angles_deg["knee_angle_l"])
-        ) / 2
-        found = _between_extensions(time_s, knees)
-        return {"r": found, "l": found}
-    if any(word in name for word in GAIT):
-        return {
-            side: _strides(time_s, np.asarray(angles_deg[f"hip_flexion_{side}"])) for side in "rl"
-        }
-    return {"r": [], "l": []}
+    return [span for part in _whole(time_s, knee_deg) for span in _between_extensions(*part)]
+
+
+def strides(time_s: Float[np.ndarray, "time"], heel_ahead_m: Float[np.ndarray, "time"]) -> Spans:
+    """Gait: from one heel strike of a foot to the next, with no gap between.
+
+    A heel strikes when it is farthest ahead of the pelvis (Zeni, Richards and Higginson, Two simple
+    methods for determining gait events during treadmill and overground walking using kinematic
+    data, Gait Posture 27(4), 2008).
+    """
+    return [span for part in _whole(time_s, heel_ahead_m) for span in _between_strikes(*part)]
+
+
+def heel_ahead_m(
+    markers: Mapping[str, Float[np.ndarray, "time 3"]], side: str
+) -> Float[np.ndarray, "time"]:
+    """How far a heel (`r` or `l`) is ahead of the mid-hip, in the direction that the pelvis faces."""
+    front = markers["r.ASIS_study"] + markers["L.ASIS_study"]
+    forward = (front - markers["r.PSIS_study"] - markers["L.PSIS_study"]) * [1.0, 0.0, 1.0]
+    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
+    heel = markers["r_calc_study" if side == "r" else "L_calc_study"]
+    return ((heel - markers["midHip"]) * forward).sum(-1)
+
+
+def _whole(time_s, values):
+    """Times and values of each stretch without gaps that is long enough to low-pass at 6 Hz."""
+    finite = np.isfinite(values)
+    time_s, values = time_s[finite], values[finite]
+    if len(time_s) < SHORTEST_SAMPLES:
+        return []
+    interval = np.median(np.diff(time_s))
+    breaks = np.flatnonzero(np.diff(time_s) > 1.5 * interval) + 1
+    parts = zip(np.split(time_s, breaks), np.split(values, breaks), strict=True)
+    return [part for part in parts if len(part[0]) >= SHORTEST_SAMPLES and interval < 1 / 12]
+
+
+def _low_pass(time_s, values):
+    """For finding events only; and the rate."""
+    rate = 1 / np.median(np.diff(time_s))
+    return sosfiltfilt(butter(2, 6.0, fs=rate, output="sos"), values), rate
 
 
 def _between_extensions(time_s, knee_deg):
-    """Each bend that is deep enough; standing still before and after is left out."""
-    smooth, rate = _smooth(time_s, knee_deg)
-    if smooth is None or np.ptp(smooth) < MIN_BEND_DEG:
-        return []
+    smooth, rate = _low_pass(time_s, knee_deg)
     prominence = max(MIN_BEND_DEG, 0.4 * np.ptp(smooth))
     peaks, _ = find_peaks(smooth, prominence=prominence, distance=int(MIN_BEND_S * rate) or 1)
     edges = [0, *peaks, len(smooth) - 1]
@@ -64,33 +89,25 @@ def _between_extensions(time_s, knee_deg):
     return repetitions
 
 
-def _strides(time_s, hip_flexion_deg):
-    smooth, rate = _smooth(time_s, hip_flexion_deg)
-    if smooth is None or np.ptp(smooth) < 15:
-        return []
-    peaks, _ = find_peaks(
-        smooth, prominence=0.4 * np.ptp(smooth), distance=int(MIN_STRIDE_S * rate) or 1
-    )
+def _between_strikes(time_s, heel_ahead):
+    smooth, rate = _low_pass(time_s, heel_ahead)
+    prominence = max(MIN_STEP_M, 0.4 * np.ptp(smooth))
+    peaks, _ = find_peaks(smooth, prominence=prominence, distance=int(MIN_STRIDE_S * rate) or 1)
     return [
         (float(time_s[a]), float(time_s[b])) for a, b in zip(peaks[:-1], peaks[1:], strict=True)
     ]
 
 
-def _smooth(time_s, values):
-    """Low-passed at 6 Hz for finding events; nothing if too short or with gaps."""
-    rate = 1 / np.median(np.diff(time_s))
-    if len(values) < 20 or not np.isfinite(values).all() or rate <= 12:
-        return None, rate
-    return sosfiltfilt(butter(2, 6.0, fs=rate, output="sos"), values), rate
-
-
 def normalise_cycles(
     time_s: Float[np.ndarray, "time"],
     values: Float[np.ndarray, "time"],
-    repetitions: list[tuple[float, float]],
+    repetitions: Spans,
     points: int = 101,
 ) -> Float[np.ndarray, "repetition points"]:
     """Each repetition's curve at 0, 1, … 100 % of its duration (cubic interpolation)."""
-    curve = make_interp_spline(time_s, values)
-    samples = [curve(np.linspace(start, end, points)) for start, end in repetitions]
+    samples = []
+    for start, end in repetitions:
+        inside = (time_s >= start - 1e-9) & (time_s <= end + 1e-9)
+        curve = make_interp_spline(time_s[inside], values[inside])
+        samples.append(curve(np.linspace(start, end, points)))
     return np.array(samples).reshape(-1, points)

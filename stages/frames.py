@@ -196,6 +196,12 @@ def as_dataset(infos: dict[str, VideoInfo], time: np.ndarray, rate_hz: float) ->
     )
 
 
+def image_sizes(timeline: xr.Dataset) -> dict[str, tuple[int, int]]:
+    """Width and height (px, upright) by camera, from the dataset that this stage writes."""
+    each = zip(timeline.camera.values, timeline.width.values, timeline.height.values, strict=True)
+    return {str(name): (int(width), int(height)) for name, width, height in each}
+
+
 def dump_frames(video: Path, folder: Path) -> None:
     """Write every frame as `000000.jpg`, counted from 0."""
     folder.mkdir(parents=True)

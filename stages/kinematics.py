@@ -245,12 +245,14 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     if motion.angles.empty:
         raise PipelineError("no sample of this trial has enough markers for inverse kinematics")
     seconds = time.perf_counter() - solving
-    write_mot(out / "angles.mot", in_file_units(motion.angles, rotational_coordinates(model)))
+    rotational = rotational_coordinates(model)
+    write_mot(out / "angles.mot", in_file_units(motion.angles, rotational))
     errors = _error_table(motion)
     errors.to_csv(out / "marker_errors.csv", lineterminator="\n", float_format="%.6f")
     summary = {
         "model": {"name": name, "note": note, "opensim": opensim().GetVersion()},
         "scaling": scaling,
+        "units": {name: "deg" if name in rotational else "m" for name in motion.angles},
         "marker_rms_m": float(errors.marker_rms_m.mean()),
         "marker_max_m": float(errors.marker_max_m.max()),
         "samples": len(labelled.time),

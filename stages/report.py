@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from models.augmenter import VIDEO_KEYPOINTS
 from models.vocabulary import vocabulary
 from pipeline.files import load_dataset
 from stages import ORDER
-from stages.cycles import find_repetitions, normalise_cycles
+from stages.cycles import Spans, heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.figures import all_coordinates, knee_and_ankle, save_for_papers
+from stages.frames import image_sizes
 from stages.kinematics import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
 from stages.quality import image_figures, model_figures, overall, range_of_motion
@@ -38,19 +40,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    repetitions: Literal["none", "knee bends", "strides"] = "none"
+    """What a repetition is. Set per activity: squats, standing up and jumps bend the knees."""
     overlay: bool = True
     """Write a video per camera with keypoints and skeleton drawn on it."""
     overlay_height_px: int = Field(960, ge=120)
     """Overlay videos are scaled down to this height."""
-
-
-def unit_of(coordinate: str) -> str:
-    """Unit of a coordinate in angle files: `m` for the pelvis's translations, else `deg`."""
-    return (
-        "m"
-        if coordinate.startswith("pelvis_t") and coordinate[-2:] in ("tx", "ty", "tz")
-        else "deg"
-    )
 
 
 def on_timeline(angles: pd.DataFrame, time_s: np.ndarray) -> pd.DataFrame:
@@ -61,13 +56,24 @@ def on_timeline(angles: pd.DataFrame, time_s: np.ndarray) -> pd.DataFrame:
 
 
 def cycles_of(
-    angles: pd.DataFrame, activity: str
-) -> tuple[dict[str, np.ndarray], dict[str, list[tuple[float, float]]]]:
-    """Curves (repetition, 101) of each coordinate with a side, and the repetitions by side."""
-    solved = angles.dropna(how="all")
-    repetitions = find_repetitions(solved.index.values, solved, activity)
+    angles: pd.DataFrame, markers: dict[str, np.ndarray], kind: str
+) -> tuple[dict[str, np.ndarray], dict[str, Spans]]:
+    """Curves (repetition, 101) of each coordinate with a side, and the repetitions by side.
+
+    Angles (degrees, indexed by seconds) and markers (m) are on the same samples, NaN where missing.
+    """
+    time_s = angles.index.values
+    known = angles.notna().all(axis=1).values
+    if kind == "knee bends":
+        knees = angles[["knee_angle_r", "knee_angle_l"]].mean(axis=1).values
+        repetitions = dict.fromkeys("rl", knee_bends(time_s, np.where(known, knees, np.nan)))
+    elif kind == "strides":
+        ahead = {side: np.where(known, heel_ahead_m(markers, side), np.nan) for side in "rl"}
+        repetitions = {side: strides(time_s, ahead[side]) for side in "rl"}
+    else:
+        repetitions = {"r": [], "l": []}
     curves = {
-        name: normalise_cycles(solved.index.values, solved[name].values, repetitions[name[-1]])
+        name: normalise_cycles(time_s[known], angles[name].values[known], repetitions[name[-1]])
         for name in angles
         if name.endswith(("_r", "_l")) and repetitions[name[-1]]
     }
@@ -107,11 +113,14 @@ def _markers_text(markers: xr.Dataset) -> str:
     return text + "."
 
 
-def _repetitions_text(repetitions) -> str:
+def _repetitions_text(repetitions: dict[str, Spans], kind: str) -> str:
+    if kind == "none":
+        return (
+            "No repetitions: this activity has none that the pipeline knows. If it has, say so in "
+            'session.toml: [settings.report] repetitions = "knee bends" or "strides".'
+        )
     counts = {side: len(found) for side, found in repetitions.items()}
-    if not any(counts.values()):
-        return "No repetitions were found (or this activity has none)."
-    return f"Repetitions: {counts['r']} right, {counts['l']} left."
+    return f"Repetitions ({kind}): {counts['r']} right, {counts['l']} left, those without gaps."
 
 
 def write_overlays(
@@ -142,11 +151,13 @@ def write_overlays(
     return names
 
 
-def write_tables(angles: pd.DataFrame, rom: pd.DataFrame, figures: list, out: Path) -> None:
+def write_tables(
+    angles: pd.DataFrame, rom: pd.DataFrame, units: dict[str, str], figures: list, out: Path
+) -> None:
     """Write `angles.csv`, `range_of_motion.csv` and `quality.csv`; every header names its unit."""
-    named = angles.rename(columns={name: f"{name}_{unit_of(name)}" for name in angles})
+    named = angles.rename(columns={name: f"{name}_{units[name]}" for name in angles})
     named.to_csv(out / "angles.csv", float_format="%.5f", lineterminator="\n")
-    rom.assign(unit=[unit_of(name) for name in rom.index]).to_csv(
+    rom.assign(unit=rom.index.map(units)).to_csv(
         out / "range_of_motion.csv", float_format="%.3f", lineterminator="\n"
     )
     pd.DataFrame([asdict(figure) for figure in figures]).to_csv(
@@ -154,17 +165,16 @@ def write_tables(angles: pd.DataFrame, rom: pd.DataFrame, figures: list, out: Pa
     )
 
 
-def _rom_rows(rom: pd.DataFrame) -> list[dict[str, str]]:
+def _rom_rows(rom: pd.DataFrame, units: dict[str, str]) -> list[dict[str, str]]:
     """Rows of the table, as text; coordinates that never move are left out."""
     rows = []
     for name, row in rom[rom["range"] > 0].iterrows():
-        unit = unit_of(name)
-        number = _metres if unit == "m" else _degrees
+        number = _metres if units[name] == "m" else _degrees
         spread = "" if pd.isna(row.range_sd) else f" ± {number(row.range_sd)}"
         rows.append(
             {
                 "coordinate": name,
-                "unit": "m" if unit == "m" else "°",
+                "unit": {"m": "m", "deg": "°"}[units[name]],
                 "minimum": number(row.minimum),
                 "maximum": number(row.maximum),
                 "range": number(row.range),
@@ -211,18 +221,17 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     folder = trial.folder("kinematics")
     kinematics = json.loads((folder / "kinematics.json").read_text(encoding="utf-8"))
     angles = on_timeline(read_mot(folder / "angles.mot"), markers.time.values)
-    curves, repetitions = cycles_of(angles, trial.activity)
+    units = kinematics["units"]
+    positions = markers.position.transpose("marker", "time", "axis")
+    places = {str(name): positions.sel(marker=name).values for name in markers.marker.values}
+    curves, repetitions = cycles_of(angles, places, settings.repetitions)
     used = [name for name in VIDEO_KEYPOINTS if name in points.keypoint.values]
     figures = image_figures(points, smoothed, used)
     figures += model_figures(pd.read_csv(folder / "marker_errors.csv"), angles)
     rom = range_of_motion(angles, curves)
-    write_tables(angles, rom, figures, out)
+    write_tables(angles, rom, units, figures, out)
     save_for_papers(angles, curves, out / "knee_ankle.png", out / "knee_ankle.pdf")
-    sizes = {
-        name: (int(timeline.width.sel(camera=name)), int(timeline.height.sel(camera=name)))
-        for name in trial.videos
-    }
-    cameras, _ = read_cameras(trial.calibration, list(trial.videos), sizes)
+    cameras, _ = read_cameras(trial.calibration, list(trial.videos), image_sizes(timeline))
     overlays = write_overlays(trial, cameras, settings, out, progress) if settings.overlay else []
     verdict, verdict_text = overall(figures)
     time_s = markers.time.values
@@ -232,13 +241,14 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "height_m": markers.attrs["height_m"], "height_source": markers.attrs["height_source"],
         "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
         "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
-        "notices": notices_of(trial), "rom": _rom_rows(rom), "kinematics": kinematics,
+        "notices": notices_of(trial), "rom": _rom_rows(rom, units), "kinematics": kinematics,
         "constant": list(rom.index[rom["range"] == 0]),
         "knee_ankle": _embedded(knee_and_ankle(angles, curves)),
         "every_coordinate": _embedded(
-            all_coordinates(angles, {name: unit_of(name) for name in angles})
+            all_coordinates(angles, units)
         ),
-        "repetitions_text": _repetitions_text(repetitions), "markers_text": _markers_text(markers),
+        "repetitions_text": _repetitions_text(repetitions, settings.repetitions),
+        "markers_text": _markers_text(markers),
         "citation": markers.attrs["citation"], "overlays": overlays,
         "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
     }  # fmt: skip

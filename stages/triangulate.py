@@ -14,6 +14,7 @@ from calibration import Camera, check_geometry, read_cameras
 from models.continuity import most_continuous
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
+from stages.frames import image_sizes
 from stages.synchronize import apparent_lag_s
 from stages.trial import Progress, Trial, no_progress
 
@@ -369,11 +370,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     names = [str(name) for name in keypoints.camera.values]
-    sizes = {
-        name: (int(timeline.width.sel(camera=name)), int(timeline.height.sel(camera=name)))
-        for name in names
-    }
-    cameras, notices = read_cameras(trial.calibration, names, sizes)
+    cameras, notices = read_cameras(trial.calibration, names, image_sizes(timeline))
     position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
     confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
     interval_s = 1 / timeline.attrs["rate_hz"]

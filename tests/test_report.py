@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from stages.cycles import find_repetitions, normalise_cycles
+from stages.cycles import heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.kinematics import read_mot
 from stages.quality import image_figures, model_figures, overall, range_of_motion
-from stages.report import on_timeline, unit_of
+from stages.report import cycles_of, on_timeline
 
 
 def squats(count, rate=100.0, depth=80.0, period=1.6, pause=0.4):
@@ -25,49 +25,73 @@ def squats(count, rate=100.0, depth=80.0, period=1.6, pause=0.4):
 @pytest.mark.parametrize("count", [1, 3, 6])
 def test_each_squat_is_found_where_it_is(count):
     time, knee, bounds = squats(count)
-    found = find_repetitions(time, {"knee_angle_r": knee, "knee_angle_l": knee + 2}, "squats")
-    assert found["r"] == found["l"] and len(found["r"]) == count
-    np.testing.assert_allclose(found["r"], bounds, atol=0.25)
+    found = knee_bends(time, knee)
+    assert len(found) == count
+    np.testing.assert_allclose(found, bounds, atol=0.25)
 
 
 def test_a_squat_that_the_recording_cuts_off_is_no_repetition():
     time, knee, bounds = squats(3)
     cut = time < bounds[-1][0] + 0.8
-    found = find_repetitions(
-        time[cut], {"knee_angle_r": knee[cut], "knee_angle_l": knee[cut]}, "STS"
+    assert len(knee_bends(time[cut], knee[cut])) == 2
+
+
+@pytest.mark.parametrize("at", [0.3, 0.8, 1.3])
+def test_a_squat_with_a_hole_in_it_is_no_repetition_and_the_others_stay_where_they_are(at):
+    time, knee, bounds = squats(3)
+    whole = knee_bends(time, knee)
+    hole = (time > bounds[1][0] + at) & (time < bounds[1][0] + at + 0.2)
+    holed = np.where(hole, np.nan, knee)
+    np.testing.assert_allclose(knee_bends(time, holed), [whole[0], whole[2]], atol=0.02)
+    np.testing.assert_allclose(
+        knee_bends(time[~hole], knee[~hole]), [whole[0], whole[2]], atol=0.02
     )
-    assert len(found["r"]) == 2
 
 
-@pytest.mark.parametrize("activity, amplitude", [("balancing", 40), ("static", 1), ("squats", 4)])
-def test_standing_and_balancing_have_no_repetitions(activity, amplitude):
+@pytest.mark.parametrize("amplitude", [0, 1, 10])
+def test_standing_and_swaying_are_no_repetitions(amplitude):
     time = np.arange(0, 5, 0.01)
-    sway = amplitude * np.sin(3 * time)
-    angles = {"knee_angle_r": sway, "knee_angle_l": sway}
-    assert find_repetitions(time, angles, activity) == {"r": [], "l": []}
+    assert knee_bends(time, amplitude * np.sin(3 * time)) == []
+    assert strides(time, 0.01 * np.sin(3 * time)) == []
+    assert knee_bends(time[:5], 50 * np.sin(3 * time[:5])) == []
 
 
-def test_strides_follow_each_leg():
+def walking(heading_deg):
+    """Pelvis and heels of someone who walks a straight line at 1.2 m/s, strides of 1.1 s."""
     time = np.arange(0, 6, 1 / 60)
-    right = 20 * np.cos(2 * np.pi * time / 1.1)
-    left = 20 * np.cos(2 * np.pi * (time - 0.55) / 1.1)
-    found = find_repetitions(time, {"hip_flexion_r": right, "hip_flexion_l": left}, "walking")
-    for side in "rl":
-        np.testing.assert_allclose([end - start for start, end in found[side]], 1.1, atol=0.04)
-    assert len(found["r"]) == 4 and len(found["l"]) == 4
+    forward = np.array([np.cos(np.radians(heading_deg)), 0, -np.sin(np.radians(heading_deg))])
+    hip = 1.2 * time[:, None] * forward + [0, 0.9, 0]
+    markers = {"midHip": hip}
+    for name, ahead in (("r.ASIS", 0.1), ("L.ASIS", 0.1), ("r.PSIS", -0.1), ("L.PSIS", -0.1)):
+        markers[f"{name}_study"] = hip + ahead * forward
+    for name, phase in (("r_calc_study", 0.0), ("L_calc_study", 0.55)):
+        swing = 0.3 * np.cos(2 * np.pi * (time - phase) / 1.1)
+        markers[name] = hip + swing[:, None] * forward - [0, 0.85, 0]
+    return time, markers
+
+
+@pytest.mark.parametrize("heading_deg", [0, 90, 200])
+def test_a_stride_begins_when_the_heel_is_farthest_ahead_whatever_the_heading(heading_deg):
+    time, markers = walking(heading_deg)
+    for side, first in (("r", 1.1), ("l", 0.55)):
+        found = strides(time, heel_ahead_m(markers, side))
+        assert len(found) == 4
+        strikes = first + 1.1 * np.arange(len(found))
+        np.testing.assert_allclose([start for start, _ in found], strikes, atol=0.02)
+        np.testing.assert_allclose([end - start for start, end in found], 1.1, atol=0.04)
 
 
 def test_the_real_squats_are_five(shared):
     angles = read_mot(shared / "opencap" / "squats1_videoAndMocap.mot")
-    found = find_repetitions(angles.index.values, angles, "squats")
-    assert len(found["r"]) == 5
-    curves = normalise_cycles(angles.index.values, angles.knee_angle_r.values, found["r"])
-    assert curves.shape == (5, 101)
-    assert (curves.argmax(1) > 30).all() and (curves.argmax(1) < 70).all()
+    curves, repetitions = cycles_of(angles, {}, "knee bends")
+    assert len(repetitions["r"]) == 5 and repetitions["l"] == repetitions["r"]
+    assert curves["knee_angle_r"].shape == (5, 101)
+    assert ((curves["knee_angle_r"].argmax(1) > 30) & (curves["knee_angle_r"].argmax(1) < 70)).all()
+    assert cycles_of(angles, {}, "none") == ({}, {"r": [], "l": []})
 
 
 def test_a_cycle_is_stretched_to_a_hundred_percent():
-    time = np.arange(0, 4, 0.02)
+    time = np.arange(0, 201) / 50
     curves = normalise_cycles(time, 3 * time, [(1.0, 2.0), (0.5, 3.5)])
     np.testing.assert_allclose(
         curves, [3 + 3 * np.linspace(0, 1, 101), 1.5 + 9 * np.linspace(0, 1, 101)], atol=1e-9
@@ -141,12 +165,19 @@ def marker_errors(rms):
 def test_a_jump_of_the_knee_or_bad_markers_are_not_to_be_trusted():
     assert overall(model_figures(marker_errors(0.01), angles()))[0] == "ok"
     verdict, text = overall(model_figures(marker_errors(0.01), angles(jump=25)))
-    assert verdict == "bad" and "Do not trust" in text and "largest change" in text
+    assert verdict == "bad" and "Do not trust" in text and "fastest change" in text
     assert overall(model_figures(marker_errors(0.03), angles()))[0] == "warn"
     assert overall(model_figures(marker_errors(0.05), angles()))[0] == "bad"
     unknown = angles()
     unknown["ankle_angle_l"] = np.nan
     assert overall(model_figures(marker_errors(0.01), unknown))[0] == "bad"
+
+
+def test_a_jump_across_missing_samples_is_seen():
+    holed = angles()
+    holed.iloc[28:31] = np.nan
+    holed.loc[holed.index[31] :, "ankle_angle_l"] += 90
+    assert overall(model_figures(marker_errors(0.01), holed))[0] == "bad"
 
 
 def test_range_of_motion_with_and_without_repetitions():
@@ -163,10 +194,3 @@ def test_samples_that_were_not_solved_are_missing_and_not_filled():
     solved = angles().drop(index=angles().index[10:20])
     whole = on_timeline(solved, np.arange(61) / 60 + 1e-6)
     assert whole.knee_angle_r.isna().sum() == 10 and whole.index.name == "time_s"
-
-
-@pytest.mark.parametrize(
-    "name, unit", [("pelvis_tx", "m"), ("pelvis_tilt", "deg"), ("knee_angle_r", "deg")]
-)
-def test_units_of_coordinates(name, unit):
-    assert unit_of(name) == unit

@@ -95,6 +95,9 @@ def test_what_a_session_lacks_is_named(folder, tmp_path):
 def test_settings_come_from_activity_then_session_then_command_line():
     assert configure("balancing", {}).smooth.cutoff_hz == 6
     assert configure("DJ", {}).smooth.cutoff_hz == 12
+    assert configure("squatsAsym", {}).report.repetitions == "knee bends"
+    assert configure("walking", {}).report.repetitions == "strides"
+    assert configure("trunkrotation", {}).report.repetitions == "none"
     assert configure("DJ", {"smooth": {"cutoff_hz": 9}}).smooth.cutoff_hz == 9
     chosen = configure(
         "DJ", {"smooth": {"cutoff_hz": 9}}, ["smooth.cutoff_hz=5", "smooth.method=butterworth"]
