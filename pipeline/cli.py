@@ -1,5 +1,6 @@
 """The command line: `pipeline --help`."""
 
+import io
 import sys
 import tempfile
 import traceback
@@ -78,8 +79,10 @@ def run(
     from pipeline.session import Session
 
     found = Session(session)
-    changes = [*(overrides or ()), *(["frames.dump_frames=true"] if dump_frames else ())]
-    _run_trials(found, found.select(activity, trial), changes, first, last, force)
+    trials = found.select(activity, trial)
+    if dump_frames:
+        _dump_frames(trials)
+    _run_trials(found, trials, overrides or [], first, last, force)
 
 
 @app.command()
@@ -100,9 +103,11 @@ def demo(
       pipeline demo sessions/trial-run --set smooth.method=butterworth
     """
     from pipeline.demo import build_demo
+    from pipeline.files import reporting_disk_errors
     from pipeline.session import Session
 
-    session = Session(build_demo(folder))
+    with reporting_disk_errors(folder):
+        session = Session(build_demo(folder))
     _run_trials(session, session.select(), overrides or [], None, None, force)
 
 
@@ -125,21 +130,50 @@ def _run_trials(
     session, trials: list[Trial], overrides: list[str], first: str | None, last: str | None,
     force: bool,
 ) -> None:  # fmt: skip
+    """Run the trials one by one; one that fails does not keep the others from running."""
     from pipeline.config import configure
     from pipeline.runner import run_trial
 
+    def configuration_of(trial: Trial):
+        return configure(trial.activity, session.table.settings, overrides)
+
+    for trial in trials:  # a mistake in the settings is told before anything runs
+        configuration_of(trial)
+    failed: dict[str, PipelineError] = {}
     for trial in trials:
-        configuration = configure(trial.activity, session.table.settings, overrides)
         console.print(f"[bold]{trial.name}[/] ({trial.activity}, {len(trial.videos)} cameras)")
-        with _Watch() as watch:
-            for outcome in run_trial(trial, configuration, watch, first, last, force):
-                watch.finished(outcome)
-        report = trial.folder("report") / "report.html"
-        if report.exists() and (last is None or last == ORDER[-1]):
-            console.print(f"  angles  {trial.folder('report') / 'angles.csv'}", soft_wrap=True)
-            console.print(f"  report  {report}", soft_wrap=True)
+        try:
+            with _Watch() as watch:
+                for outcome in run_trial(trial, configuration_of, watch, first, last, force):
+                    watch.finished(outcome)
+        except PipelineError as error:
+            if len(trials) == 1:
+                raise
+            failed[trial.name] = error
+            _print_error(error)
+            continue
+        report = trial.folder("report")
+        if last is None or last == ORDER[-1]:
+            console.print(f"  angles  {report / 'angles.csv'}", soft_wrap=True)
+            console.print(f"  report  {report / 'report.html'}", soft_wrap=True)
         else:
             console.print(f"  results {trial.results}", soft_wrap=True)
+    if failed:
+        raise PipelineError(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
+
+
+def _dump_frames(trials: list[Trial]) -> None:
+    from pipeline.files import reporting_disk_errors
+    from stages.frames import dump_frames
+
+    for trial in trials:
+        with reporting_disk_errors(trial.results), _Watch() as watch:
+            folder = dump_frames(trial, watch(trial, "images"))
+        console.print(f"  images  {folder}", soft_wrap=True)
+
+
+def _print_error(error: PipelineError) -> None:
+    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 class _Watch:
@@ -230,10 +264,13 @@ def import_files(
 
 def main() -> None:
     """Run the command line; every failure is one message and an exit code that is not 0."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names that the terminal's encoding lacks
     try:
         app()
     except PipelineError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _print_error(error)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped. Finished stages are kept; run again to go on.")

@@ -1,7 +1,9 @@
 """Files are contracts: hashed, and never half-written."""
 
+import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,50 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` only if the block succeeds."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # killed between the two renamings
+        old.rename(folder)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rename(old)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def reporting_disk_errors(where: Path) -> Iterator[None]:
+    """Turn what the operating system says of files below `where` into one message."""
+    remedies = {
+        errno.ENOSPC: "The disk is full: free some space",
+        errno.EACCES: "Close programs that show files of this folder, and make sure that you may "
+        "write there, or copy the session elsewhere",
+        errno.EROFS: "The disk is read-only: copy the session elsewhere",
+    }
+    try:
+        yield
+    except OSError as error:
+        remedy = remedies.get(error.errno, "Check the disk")
+        raise PipelineError(
+            f"{error.strerror or error} ({error.filename or where}). {remedy}, then run again: what "
+            "was finished is kept."
+        ) from error
 
 
 def sha256_of(path: Path) -> str:
@@ -56,5 +102,5 @@ def load_dataset(path: Path) -> xr.Dataset:
         return xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError) as error:
         raise PipelineError(
-            f"cannot read {path}: {error}. Run the stage that writes it again with --force."
+            f"cannot read {path}: {error}. Make it again: --from {path.parent.name.partition('_')[2]}"
         ) from error

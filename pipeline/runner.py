@@ -1,10 +1,8 @@
 """Runs the stages in order, each atomically, and skips what is up to date. Holds no science."""
 
 import ast
-import errno
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.config import STAGES, Configuration
 from pipeline.errors import PipelineError
-from pipeline.files import replacing, sha256_of
+from pipeline.files import replacing_folder, reporting_disk_errors, sha256_of
 from stages import ORDER
 from stages.trial import Progress, Trial
 
@@ -42,7 +40,7 @@ Watch = Callable[[Trial, str], Progress]
 
 def run_trial(
     trial: Trial,
-    configuration: Configuration,
+    configure: Callable[[Trial], Configuration],
     watch: Watch,
     first: str | None = None,
     last: str | None = None,
@@ -52,7 +50,7 @@ def run_trial(
 
     Stages before `last`, and it, run where their settings, inputs or code have changed; from
     `first` on, or all with `force`, they run in any case. A static trial that scales the model is
-    augmented before.
+    augmented before, with its own settings: `configure` gives those of any trial.
 
     Raises PipelineError for whatever the user can mend; finished stages are kept.
     """
@@ -64,8 +62,9 @@ def run_trial(
     if start > end and first:
         raise PipelineError(f"--from {first} comes after --to {last}")
     if trial.scaling_trial and end >= ORDER.index("kinematics"):
-        yield from run_trial(trial.scaling_trial, configuration, watch, last="augment")
-    with _reporting_disk_errors(trial), _locked(trial):
+        yield from run_trial(trial.scaling_trial, configure, watch, last="augment")
+    configuration = configure(trial)
+    with reporting_disk_errors(trial.results), _locked(trial):
         for index, stage in enumerate(ORDER[: end + 1]):
             with _telling_what_is_stale(trial, ORDER[index:]):
                 outcome = _run_stage(trial, stage, configuration, watch, force or index >= start)
@@ -84,7 +83,7 @@ def _run_stage(
     if not force and record.get("key") == key and _intact(folder, record):
         return Outcome(stage, True, 0.0, record["notices"])
     began = time.perf_counter()
-    with _replacing_folder(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         notices = module.run(trial, settings, temporary, watch(trial, stage))
         seconds = time.perf_counter() - began
         record = {
@@ -96,8 +95,7 @@ def _run_stage(
             "outputs": _hashes(temporary),
         }
         text = json.dumps(record, indent=2, default=str)
-        with replacing(temporary / "stage.json") as path:
-            path.write_text(text, encoding="utf-8")
+        (temporary / "stage.json").write_text(text, encoding="utf-8")
     return Outcome(stage, False, seconds, notices)
 
 
@@ -116,14 +114,17 @@ def describe(trial: Trial, stage: str, module: ModuleType, settings: Any) -> dic
 def read_record(folder: Path) -> dict[str, Any]:
     """Return what a stage noted about itself in its folder; empty if it never finished."""
     try:
-        return json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
+    return record if isinstance(record, dict) else {}
 
 
 @cache
 def code_version(module: str) -> str:
-    """Hash of a module's source and of all modules of ours that it imports, however deep."""
+    """Hash of a module's source, of all modules of ours that it imports, however deep, and of the
+    data files beside them that they name.
+    """
     seen: dict[str, str] = {}
     queue = [module]
     while queue:
@@ -131,8 +132,12 @@ def code_version(module: str) -> str:
         spec = find_spec(name) if name not in seen else None
         if spec is None or spec.origin is None:
             continue
-        source = Path(spec.origin).read_text(encoding="utf-8")
+        path = Path(spec.origin)
+        source = path.read_text(encoding="utf-8")
         seen[name] = source
+        for data in path.parent.iterdir():
+            if data.suffix in (".toml", ".j2") and data.name in source:
+                seen[data.name] = data.read_text(encoding="utf-8")
         queue += [each for each in _imports(source) if each.split(".")[0] in PROJECT_PACKAGES]
     return _digest(seen)
 
@@ -153,7 +158,7 @@ def _imports(source: str) -> Iterator[str]:
 
 def _fingerprint(value: Any) -> Any:
     if isinstance(value, Path):
-        return _hashes(value) if value.is_dir() else sha256_of(value)
+        return _hashes(value) if value.is_dir() else _hash_of(value)
     if isinstance(value, Mapping):
         return {str(name): _fingerprint(each) for name, each in value.items()}
     return value
@@ -164,31 +169,28 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
+def _hash_of(path: Path) -> str:
+    """A file's hash; big videos are not read again by every stage of a run."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise PipelineError(f"cannot read {path}: {error.strerror}") from error
+    return _hash_of_state(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hash_of_state(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)
+
+
 def _intact(folder: Path, record: Mapping[str, Any]) -> bool:
-    return all((folder / name).is_file() for name in record["outputs"])
+    present = {name: value for name, value in _hashes(folder).items() if name != "stage.json"}
+    return present == record["outputs"]
 
 
 def _digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` only if the block succeeds."""
-    temporary = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
@@ -212,20 +214,3 @@ def _telling_what_is_stale(trial: Trial, stages: Sequence[str]) -> Iterator[None
         old = [trial.folder(stage).name for stage in stages if trial.folder(stage).exists()]
         stale = f" (Still of an earlier run: {', '.join(old)}.)" if old else ""
         raise PipelineError(f"{error}{stale}") from error
-
-
-@contextmanager
-def _reporting_disk_errors(trial: Trial) -> Iterator[None]:
-    remedies = {
-        errno.ENOSPC: "The disk is full: free some space",
-        errno.EACCES: "Give yourself the right to write there, or copy the session elsewhere",
-        errno.EROFS: "The disk is read-only: copy the session elsewhere",
-    }
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or trial.results
-        remedy = remedies.get(error.errno, "Check the disk")
-        raise PipelineError(
-            f"{error.strerror or error} ({where}). {remedy}, then run again: finished stages are kept."
-        ) from error

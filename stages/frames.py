@@ -1,6 +1,6 @@
 """Frames: read each camera's video with its true timestamps, and lay out a common timeline."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import PipelineError
-from pipeline.files import save_dataset
+from pipeline.files import replacing_folder, save_dataset
 from stages.trial import Progress, Trial
 
 NEEDS = ()
@@ -25,10 +25,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rate_hz: float | None = Field(None, gt=0)
-    """Samples per second of the common timeline; the cameras' median rate if not given."""
-    dump_frames: bool = False
-    """Also write every frame as a JPEG, for looking at."""
+    rate_hz: float | None = Field(None, gt=0, le=2000)
+    """Samples per second of the common timeline; the fastest cameras' rate if not given."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,12 @@ class VideoInfo:
 
     @property
     def rate_hz(self) -> float:
-        """Frames per second: the inverse of the median interval."""
-        return float(1 / np.median(np.diff(self.frame_time)))
+        """Frames per second: the inverse of the mean interval, dropped frames left out.
+
+        Not of the median one: some containers round each time to a millisecond.
+        """
+        intervals = np.diff(self.frame_time)
+        return float(1 / intervals[intervals < 1.5 * np.median(intervals)].mean())
 
 
 def read_frames(video: Path) -> Iterator[tuple[int, float, Image]]:
@@ -113,15 +115,35 @@ def _decode(video: Path):
                 return
             if frame.pts is None:
                 continue
+            if start is None:
+                _check_not_mirrored(frame, video)
             seconds = float(frame.pts * frame.time_base)
             start = seconds if start is None else start
             yield index, seconds - start, frame
             index += 1
 
 
+def _check_not_mirrored(frame: av.VideoFrame, video: Path) -> None:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return
+    turn = np.frombuffer(bytes(matrix), "<i4").reshape(3, 3)[:2, :2]
+    if np.linalg.det(turn) < 0:
+        raise PipelineError(
+            f"{video} is to be shown mirrored, as some front cameras ask: left and right would be "
+            "swapped. Export it without mirroring, or film with the back camera."
+        )
+
+
 def _rotation_deg(frame: av.VideoFrame) -> int:
     """Clockwise turn to show a frame upright: 0, 90, 180 or 270."""
     return round(-frame.rotation / 90) * 90 % 360
+
+
+def common_rate_hz(rates_hz: Sequence[float]) -> float:
+    """Rate of the fastest camera; the middle one of those within 1 % of it."""
+    rates = np.array(rates_hz)
+    return float(np.median(rates[rates > 0.99 * rates.max()]))
 
 
 def common_timeline(
@@ -202,13 +224,16 @@ def image_sizes(timeline: xr.Dataset) -> dict[str, tuple[int, int]]:
     return {str(name): (int(width), int(height)) for name, width, height in each}
 
 
-def dump_frames(video: Path, folder: Path) -> None:
-    """Write every frame as `000000.jpg`, counted from 0."""
-    folder.mkdir(parents=True)
-    for index, _, image in read_frames(video):
-        path = folder / f"{index:06d}.jpg"
-        if not cv2.imwrite(str(path), image):
-            raise PipelineError(f"cannot write {path}: is the disk full?")
+def dump_frames(trial: Trial, progress: Progress) -> Path:
+    """Write every frame as `images/CAMERA/000000.jpg`, counted from 0; return the folder."""
+    folder = trial.results / "images"
+    for done, (name, video) in enumerate(trial.videos.items(), start=1):
+        with replacing_folder(folder / name) as images:
+            for index, _, image in read_frames(video):
+                _, encoded = cv2.imencode(".jpg", image)
+                (images / f"{index:06d}.jpg").write_bytes(encoded)
+        progress(done, len(trial.videos))
+    return folder
 
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
@@ -231,14 +256,11 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
                 index * total + done, len(trial.videos) * total
             ),
         )
-    rate_hz = settings.rate_hz or float(np.median([info.rate_hz for info in infos.values()]))
+    rate_hz = settings.rate_hz or common_rate_hz([info.rate_hz for info in infos.values()])
     clocks = {
         name: info.frame_time + trial.clock_offsets_s.get(name, 0.0) for name, info in infos.items()
     }
     time = common_timeline(clocks, rate_hz)
     notices = notices_about(infos, rate_hz)
     save_dataset(as_dataset(infos, time, rate_hz), out / "timeline.nc")
-    if settings.dump_frames:
-        for name, video in trial.videos.items():
-            dump_frames(video, out / "images" / name)
     return notices
