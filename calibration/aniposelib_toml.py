@@ -4,7 +4,6 @@ import tomllib
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from calibration.camera import Camera, camera_from
 from pipeline.errors import PipelineError
@@ -16,16 +15,9 @@ def read_toml(path: Path) -> list[Camera]:
 
     Raises PipelineError for fisheye cameras, whose lens model OpenCV's pinhole is not.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        metadata = document.pop("metadata", {})
-        up = metadata.get("world_up", "+z")
-        return [_camera(table, up) for table in document.values() if isinstance(table, dict)]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise PipelineError(
-            f"{path} is not a camera calibration: {error!r}. Expected tables with name, size, "
-            "matrix, distortions, rotation, translation."
-        ) from error
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    up = document.pop("metadata", {}).get("world_up", "+z")
+    return [_camera(table, up) for table in document.values() if isinstance(table, dict)]
 
 
 def _camera(table, world_up) -> Camera:
@@ -39,7 +31,7 @@ def _camera(table, world_up) -> Camera:
         image_size=table["size"],
         intrinsics=table["matrix"],
         distortion=table["distortions"],
-        rotation=cv2.Rodrigues(np.array(table["rotation"], float))[0],
+        rotation=table["rotation"],
         translation=table["translation"],
         world_up=world_up,
     )

@@ -118,11 +118,35 @@ def camera_from(
     translation: Sequence[float],
     world_up: str,
 ) -> Camera:
-    """Build a camera from the pieces that files hold: rotation (3, 3) and translation (m)."""
+    """Build a camera from the pieces that files hold: rotation as matrix or Rodrigues vector; m.
+
+    Raises PipelineError if a piece has not the shape that it must have.
+    """
+    if np.size(rotation) == 3:
+        rotation = cv2.Rodrigues(_numbers(name, "rotation", rotation, (3,)))[0]
     extrinsics = np.eye(4)
-    extrinsics[:3, :3], extrinsics[:3, 3] = rotation, np.ravel(translation)
-    width, height = (int(round(float(side))) for side in image_size)
+    extrinsics[:3, :3] = _numbers(name, "rotation", rotation, (3, 3))
+    extrinsics[:3, 3] = _numbers(name, "translation", np.ravel(translation), (3,))
+    size = _numbers(name, "image size", np.ravel(image_size), (2,))
+    if not (np.isfinite(size).all() and (size >= 1).all()):
+        raise PipelineError(f"camera {name}: its image size is {size.tolist()}")
     return Camera(
-        name, (width, height), np.asarray(intrinsics, float), np.ravel(distortion).astype(float),
-        extrinsics, world_up,
-    )  # fmt: skip
+        name=name,
+        image_size=(round(size[0]), round(size[1])),
+        intrinsics=_numbers(name, "intrinsic matrix", intrinsics, (3, 3)),
+        distortion=_numbers(name, "distortion", np.ravel(distortion), (np.size(distortion),)),
+        camera_from_world=extrinsics,
+        world_up=world_up,
+    )
+
+
+def _numbers(name, what, values, shape):
+    try:
+        array = np.asarray(values, float)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.shape != shape:
+        raise PipelineError(
+            f"camera {name}: expected a {what} of {' x '.join(map(str, shape))} numbers, got {values}"
+        )
+    return array

@@ -12,25 +12,24 @@ SAME_PLACE_M = 0.05
 NARROW_DEG = 10.0
 """Rays that meet at a smaller angle tell little about depth."""
 BELOW_FLOOR_M = 0.3
+UPRIGHT_DEG = 60.0
+"""People who stand, walk, sit or bend down keep their shoulders above their ankles within this."""
 
 
 def check_geometry(
     cameras: Sequence[Camera],
     points: Float[np.ndarray, "time keypoint 3"],
     names: Sequence[str],
-) -> list[str]:
-    """Return what is impossible or doubtful about cameras and points in a Y-up world.
+) -> tuple[list[str], list[str]]:
+    """Return what is impossible, and what is doubtful, about cameras and points in a Y-up world.
 
-    The floor is taken to be where the lowest keypoints are, not at zero: laboratories put the
+    Impossible is a body that is not upright, or whose left and right are mirrored, for most of the
+    time. The floor is taken to be where the lowest keypoints are, not at zero: laboratories put the
     origin where they like.
     """
-    notices = _about_places(cameras, points)
     at = {name: points[:, index] for index, name in enumerate(names)}
-    if notice := _upside_down(at):
-        notices.append(notice)
-    if notice := _mirrored(at):
-        notices.append(notice)
-    return notices
+    problems = [problem for problem in (_not_upright(at), _mirrored(at)) if problem]
+    return problems, _about_places(cameras, points)
 
 
 def _about_places(cameras, points):
@@ -64,18 +63,21 @@ def _line_angle_deg(first, second):
     return float(np.degrees(np.arccos(np.clip(abs(first @ second), 0, 1))))
 
 
-def _upside_down(at):
-    heads = [at[name][:, 1] for name in ("Nose", "RShoulder", "LShoulder") if name in at]
-    feet = [at[name][:, 1] for name in ("RAnkle", "LAnkle") if name in at]
-    if not heads or not feet:
+def _not_upright(at):
+    if any(f"{side}{part}" not in at for side in "RL" for part in ("Shoulder", "Ankle")):
         return None
-    heights = np.stack(heads).mean(0) - np.stack(feet).mean(0)
-    if np.isfinite(heights).any() and np.nanmedian(heights) < 0:
-        return (
-            "the person is upside down: the calibration's up axis is wrong, or its board was "
-            "mounted upside down."
-        )
-    return None
+    body = at["RShoulder"] + at["LShoulder"] - at["RAnkle"] - at["LAnkle"]
+    body = body[np.isfinite(body).all(-1)]
+    if not len(body):
+        return None
+    lean_deg = np.median(np.degrees(np.arccos(body[:, 1] / np.linalg.norm(body, axis=-1))))
+    if lean_deg < UPRIGHT_DEG:
+        return None
+    return (
+        f"from ankles to shoulders the person leans {lean_deg:.0f}° from the vertical for most of the "
+        "trial: the calibration's up axis is wrong. Give the right one in session.toml, such as "
+        'world_up = "+z" (or "-z" for a board that lay on the floor)'
+    )
 
 
 def _mirrored(at):
@@ -90,6 +92,6 @@ def _mirrored(at):
     if len(agreement) and (agreement < 0).mean() > 0.5:
         return (
             "left and right are mirrored in most of the trial: the feet point backwards for these "
-            "hips. Check for mirrored (front camera) videos and for a mirrored calibration."
+            "hips. Check for mirrored (front camera) videos and for a mirrored calibration"
         )
     return None

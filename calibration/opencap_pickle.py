@@ -63,13 +63,12 @@ def _camera(path: Path) -> Camera:
             f"{path} lacks {', '.join(missing)}. A file with intrinsics only says how a camera "
             "sees, not where it stands: run OpenCap's extrinsic calibration."
         )
-    height, width = np.ravel(content["imageSize"])[:2]
     return camera_from(
         name=name,
-        image_size=(width, height),
+        image_size=np.ravel(content["imageSize"])[1::-1],
         intrinsics=content["intrinsicMat"],
         distortion=content["distortion"],
-        rotation=np.asarray(content["rotation"], float),
+        rotation=content["rotation"],
         translation=np.ravel(content["translation"]) / 1000,
         world_up=WORLD_UP,
     )

@@ -18,11 +18,8 @@ def read_qualisys(path: Path) -> list[Camera]:
     Qualisys's camera looks along its -z, with y up: turned by 180° about x to get OpenCV's. The
     distortion coefficients are OpenCV's k1, k2, p1, p2, k3.
     """
-    try:
-        cameras = ElementTree.parse(path).getroot().findall("cameras/camera")
-        return [_camera(element) for element in cameras]
-    except (ElementTree.ParseError, AttributeError, TypeError, ValueError) as error:
-        raise PipelineError(f"{path} is not a Qualisys calibration: {error}") from error
+    cameras = ElementTree.parse(path).getroot().findall("cameras/camera")
+    return [_camera(element) for element in cameras]
 
 
 def _camera(element) -> Camera:
@@ -38,7 +35,7 @@ def _camera(element) -> Camera:
     rotation = np.diag([1.0, -1.0, -1.0]) @ rows
     position_m = np.array([float(pose.get(axis)) for axis in "xyz"]) / 1000
     return camera_from(
-        name=element.get("serial"),
+        name=element.attrib["serial"],
         image_size=(right - left + 1, bottom - top + 1),
         intrinsics=[[focal_u, 0, center_u - left], [0, focal_v, center_v - top], [0, 0, 1]],
         distortion=[

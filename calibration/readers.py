@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
 from calibration.aniposelib_toml import read_toml
 from calibration.camera import Camera
@@ -13,6 +14,8 @@ from pipeline.errors import PipelineError
 
 READERS = {".qca.txt": read_qualisys, ".toml": read_toml, ".pickle": read_opencap}
 
+WRONG_CONTENT = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+"""What readers raise for a file that is not what it should be."""
 CROPPED_PX = 16
 """Encoders crop or pad an image to a multiple of 8 or 16 px: such a difference is no other camera."""
 
@@ -30,9 +33,19 @@ def read_file(path: Path) -> list[Camera]:
     if reader is None:
         known = ", ".join(READERS)
         raise PipelineError(f"{path}: unknown calibration format. Known: {known}")
-    cameras = reader(path)
+    try:
+        cameras = reader(path)
+    except (ParseError, *WRONG_CONTENT) as error:
+        raise PipelineError(
+            f"{path} is no calibration of its format, or damaged: {error!r}. Export it again."
+        ) from error
     if not cameras:
         raise PipelineError(f"{path} holds no cameras")
+    names = [camera.name for camera in cameras]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PipelineError(
+            f"{path} has several cameras named {', '.join(twice)}. Keep one of each."
+        )
     return cameras
 
 
@@ -40,27 +53,29 @@ def read_cameras(
     path: Path,
     names: Sequence[str],
     image_sizes: Mapping[str, tuple[int, int]] | None = None,
+    world_up: str | None = None,
 ) -> tuple[list[Camera], list[str]]:
     """Return the cameras of these videos, in their order and in a Y-up world, and notices.
 
     `image_sizes` are the videos' widths and heights (px): a calibration for another size of the
-    same shape is scaled, one that differs by a few pixels is kept, any other is refused.
+    same shape is scaled, one that differs by a few pixels is kept, any other is refused. `world_up`
+    is the axis that points up, where the file does not know.
     """
     if len(names) < 2:
         raise PipelineError(
             f"only one camera ({', '.join(names)}): at least two are needed to see in depth."
         )
-    by_key = {_key(camera.name): camera for camera in read_file(path)}
-    if missing := [name for name in names if _key(name) not in by_key]:
-        raise PipelineError(
-            f"{path} has no camera {', '.join(missing)}. It has "
-            f"{', '.join(camera.name for camera in by_key.values())}; the videos are "
-            f"{', '.join(names)}. Name each video after its camera."
-        )
-    cameras = [replace(by_key[_key(name)], name=name).in_y_up_world() for name in names]
+    calibrated = read_file(path)
+    chosen = match(names, calibrated, path)
+    if world_up:
+        chosen = [replace(camera, world_up=world_up) for camera in chosen]
+    cameras = [
+        replace(camera, name=name).in_y_up_world()
+        for name, camera in zip(names, chosen, strict=True)
+    ]
     notices = []
-    if len(by_key) > len(names):
-        unused = [c.name for key, c in by_key.items() if key not in {_key(name) for name in names}]
+    used = {camera.name for camera in chosen}
+    if unused := [camera.name for camera in calibrated if camera.name not in used]:
         notices.append(f"calibrated, but without a video: {', '.join(unused)}")
     if image_sizes:
         fitted = [_fit(camera, image_sizes[camera.name]) for camera in cameras]
@@ -69,10 +84,36 @@ def read_cameras(
     return cameras, notices
 
 
+def match(names: Sequence[str], cameras: Sequence[Camera], path: Path) -> list[Camera]:
+    """Return the camera of each video: the one of its name, else the one of nearly its name.
+
+    Raises PipelineError for a video without a camera, or two videos of one.
+    """
+    exact = {camera.name: camera for camera in cameras}
+    similar: dict[str, list[Camera]] = {}
+    for camera in cameras:
+        similar.setdefault(_key(camera.name), []).append(camera)
+    found = {
+        name: [exact[name]] if name in exact else similar.get(_key(name), []) for name in names
+    }
+    if missing := [name for name, candidates in found.items() if len(candidates) != 1]:
+        raise PipelineError(
+            f"{path} has no camera {', '.join(missing)}. It has {', '.join(exact)}; the videos are "
+            f"{', '.join(names)}. Name each video after its camera."
+        )
+    chosen = [found[name][0] for name in names]
+    if len({camera.name for camera in chosen}) < len(chosen):
+        raise PipelineError(
+            f"two of the videos {', '.join(names)} are of one camera of {path} (it has "
+            f"{', '.join(exact)}). Keep one of each."
+        )
+    return chosen
+
+
 def _key(name: str) -> str:
-    """`cam01`, `Cam_1` and `cam1` are one camera; `cam1` and `cam10` are two."""
-    plain = re.sub(r"[^0-9a-z]", "", name.lower())
-    return re.sub(r"0*(\d+)", lambda match: f".{match[1]}", plain)
+    """`cam01`, `Cam_1` and `cam1` are one camera; `cam1` and `cam10`, `cam1_1` and `cam11` are two."""
+    joined = re.sub(r"(?<!\d)[\s._-]+|[\s._-]+(?!\d)", "", name.casefold())
+    return re.sub(r"0*(\d+)", r"\1", joined)
 
 
 def _fit(camera: Camera, video: tuple[int, int]) -> tuple[Camera, str | None]:

@@ -170,11 +170,15 @@ def _download_wheel(wanted: Asset, folder: Path) -> Path:
         sys.executable, "-m", "pip", "download", f"{wheel.package}=={wheel.version}", "--no-deps",
         "--only-binary=:all:", "--disable-pip-version-check", f"--dest={folder}", *wheel.pip_options,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
+    )
     found = list(folder.glob("*.whl"))
     if done.returncode or not found:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = lines[-1] if lines else f"pip ended with code {done.returncode}"
+        lines = [
+            line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line
+        ]
+        reason = lines[-1].strip() if lines else f"pip ended with code {done.returncode}"
         raise PipelineError(_out_of_reach(wanted, reason))
     return found[0]
 

@@ -100,8 +100,8 @@ class _Network:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self._interpreter = Interpreter(str(path), num_threads=threads)
-        except (ValueError, RuntimeError) as error:
+            self._interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
+        except (OSError, ValueError, RuntimeError) as error:
             raise PipelineError(
                 f"cannot load {path}: {error}. Fetch it again: pipeline models fetch"
             ) from error
@@ -124,8 +124,7 @@ def _crop(image, center, side, rotation, size_px):
     scale = size_px / side
     matrix = scale * _turn(-rotation)
     shift = np.array([size_px / 2, size_px / 2]) - matrix @ center
-    mode = cv2.INTER_AREA if scale < 0.5 and rotation == 0 else cv2.INTER_LINEAR
-    crop = cv2.warpAffine(image, np.column_stack([matrix, shift]), (size_px, size_px), flags=mode)
+    crop = cv2.warpAffine(image, np.column_stack([matrix, shift]), (size_px, size_px))
     return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) / np.float32(255)
 
 

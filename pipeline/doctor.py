@@ -14,7 +14,7 @@ class Finding:
 
     subject: str
     verdict: str
-    """`ok`, `missing` (the demo cannot run) or `optional`."""
+    """`ok`, `missing` (the pipeline cannot run) or `optional`."""
     detail: str
 
 
@@ -28,7 +28,8 @@ def examine() -> list[Finding]:
         _attempt("overlay videos", _encoder, "pip install --force-reinstall av"),
         _attempt("OpenCV", _opencv, "pip install opencv-python (on Linux: apt install libgl1)"),
         _gpu(),
-        *(_asset(asset.name, asset.optional) for asset in list_assets()),
+        _attempt("pip", _pip, "python -m ensurepip (pip fetches the model files)"),
+        *(_asset(asset.name) for asset in list_assets()),
     ]
 
 
@@ -91,8 +92,14 @@ def _gpu() -> Finding:
     return Finding("GPU", "optional", "none that torch can use: everything runs on the CPU")
 
 
-def _asset(name: str, optional: bool) -> Finding:
+def _pip() -> str:
+    import pip
+
+    return pip.__version__
+
+
+def _asset(name: str) -> Finding:
     if is_present(name):
         return Finding(name, "ok", "cached")
-    verdict = "optional" if optional else "missing"
-    return Finding(name, verdict, f"not cached. Get it: pipeline models fetch {name}")
+    detail = f"not cached: fetched when needed, or now by: pipeline models fetch {name}"
+    return Finding(name, "optional", detail)

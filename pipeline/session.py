@@ -4,9 +4,9 @@ import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pipeline.config import explain
 from pipeline.errors import PipelineError
@@ -22,14 +22,13 @@ class _SubjectTable(BaseModel):
 
     height_m: float | None = Field(None, gt=0.3, lt=2.6)
     mass_kg: float | None = Field(None, gt=2, lt=400)
-    sex: str | None = None
 
 
 class _TrialTable(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     activity: str | None = None
-    clock_offsets_s: dict[str, float] = {}
+    clock_offsets_s: dict[str, FiniteFloat] = {}
     cameras: list[str] | None = None
 
 
@@ -41,6 +40,8 @@ class SessionTable(BaseModel):
     subject: _SubjectTable = _SubjectTable()
     calibration: str | None = None
     """Calibration file or folder, relative to the session."""
+    world_up: Literal["+x", "-x", "+y", "-y", "+z", "-z"] | None = None
+    """The axis of the calibration's world that points up, where the file has it wrong."""
     model: str | None = None
     """OpenSim model already scaled to the subject, relative to the session."""
     trials: dict[str, _TrialTable] = {}
@@ -65,7 +66,7 @@ class Session:
 
         Raises PipelineError if there are no videos, or no calibration.
         """
-        folders = sorted(path for path in (self.folder / "videos").glob("*") if path.is_dir())
+        folders = sorted(path for path in (self.folder / "videos").glob("*") if _videos(path))
         names = [folder.name for folder in folders]
         if unknown := sorted(set(self.table.trials) - set(names)):
             raise PipelineError(
@@ -103,11 +104,12 @@ class Session:
 
     def _trial(self, folder: Path, calibration: Path) -> Trial:
         table = self.table.trials.get(folder.name, _TrialTable())
-        videos = {
-            path.stem: path
-            for path in sorted(folder.iterdir())
-            if path.suffix.lower() in VIDEO_SUFFIXES
-        }
+        videos = {path.stem: path for path in _videos(folder)}
+        if len(videos) < len(_videos(folder)):
+            names = ", ".join(path.name for path in _videos(folder))
+            raise PipelineError(
+                f"several videos of one camera in {folder}: {names}. Keep one of each."
+            )
         for name in {*(table.cameras or ()), *table.clock_offsets_s} - set(videos):
             raise PipelineError(
                 f"session.toml names camera {name} for trial {folder.name}, but {folder} has "
@@ -123,6 +125,7 @@ class Session:
             results=self.folder / "results" / folder.name,
             subject=Subject(**self.table.subject.model_dump()),
             clock_offsets_s=table.clock_offsets_s,
+            world_up=self.table.world_up,
             model=self._existing(self.table.model) if self.table.model else None,
         )
 
@@ -148,6 +151,14 @@ class Session:
                 f"{self.folder / 'session.toml'} names {relative}, which is not there"
             )
         return path
+
+
+def _videos(folder: Path) -> list[Path]:
+    """The videos of a trial; hidden files, as macOS makes beside them, are none."""
+    if not folder.is_dir():
+        return []
+    visible = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def activity_of(trial: str) -> str:

@@ -72,7 +72,7 @@ def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
     if missing:
         raise PipelineError(
             f"the pose model does not give {', '.join(missing)}, which the marker augmenter needs. "
-            "Choose a backend with feet: pipeline run … --set keypoints.backend=blazepose"
+            "Choose a backend with feet: pipeline run … --set detect.backend=blazepose"
         )
     return {name: found[name] for name in VIDEO_KEYPOINTS}, kind
 

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str = "blazepose"
-    """Whose detector to use; see `pipeline models list`."""
+    """Whose detector and pose model to use; see `pipeline models list`."""
     batch_size: int = Field(16, gt=0)
     """Frames given to the detector at once: bounds the memory."""
     max_persons: int = Field(3, gt=0)
@@ -201,7 +201,6 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         for region in ("box", "rotation"):
             arrays[region][:, 0] = bridge(arrays[region][:, 0], gap)
         views[name] = arrays
-    save_dataset(
-        as_dataset(views, timeline.sizes["frame"], settings.max_persons), out / "detections.nc"
-    )
+    labelled = as_dataset(views, timeline.sizes["frame"], settings.max_persons)
+    save_dataset(labelled.assign_attrs(backend=settings.backend), out / "detections.nc")
     return notices_about(views)

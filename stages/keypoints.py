@@ -6,7 +6,6 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.assets import fingerprints
 from models.backends import PoseEstimator, backend
 from models.people import Detections
 from models.vocabulary import vocabulary
@@ -24,12 +23,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: str = "blazepose"
-    """Which pose model to use; see `pipeline models list`."""
     batch_size: int = Field(16, gt=0)
     """Frames given to the model at once: bounds the memory."""
-    persons: int = Field(1, gt=0)
-    """Persons of each frame to look at, the subject first."""
 
 
 def find_keypoints(
@@ -44,7 +39,7 @@ def find_keypoints(
     Returns positions (frame, person, keypoint, 2) in px of the upright image, NaN where there is
     nobody, and confidences (frame, person, keypoint), 0 there.
     """
-    persons = detections.isel(person=slice(settings.persons))
+    persons = detections.isel(person=slice(1))  # the subject
     boxes = persons.box.transpose("frame", "person", "corner").values
     rotations = persons.rotation.transpose("frame", "person").values
     scores = persons.score.transpose("frame", "person").values
@@ -80,13 +75,13 @@ def as_dataset(
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    return {"videos": trial.videos, "assets": fingerprints(backend(settings.backend).assets)}
+    return {"videos": trial.videos}
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
     """Find the keypoints in one trial's videos and write `keypoints.nc`."""
     detections = load_dataset(trial.folder("detect") / "detections.nc")
-    chosen = backend(settings.backend)
+    chosen = backend(detections.attrs["backend"])
     estimator, cameras = chosen.pose_estimator(), len(trial.videos)
     views, notices = {}, []
     for index, (name, video) in enumerate(trial.videos.items()):

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.assets import fingerprint
 from models.augmenter import MARKERS
 from models.opensim_model import (
     GenericModel,
@@ -220,8 +221,12 @@ def read_mot(path: Path) -> pd.DataFrame:
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     static = trial.scaling_trial.folder("augment") / "markers.nc" if trial.scaling_trial else None
-    chosen = trial.model or generic_model(settings.model).name
-    return {"scaling_trial": static, "model": chosen}
+    generic = generic_model("best" if trial.model else settings.model)
+    return {
+        "scaling_trial": static,
+        "model": trial.model or generic.name,
+        "assets": fingerprint(generic.asset),
+    }
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:

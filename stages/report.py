@@ -209,7 +209,12 @@ def _embedded(figure) -> markupsafe.Markup:
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     notices = [notice for _, notice in notices_of(trial)]
-    return {"videos": trial.videos, "calibration": trial.calibration, "notices": notices}
+    return {
+        "videos": trial.videos,
+        "calibration": trial.calibration,
+        "world_up": trial.world_up,
+        "notices": notices,
+    }
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
@@ -231,7 +236,9 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     rom = range_of_motion(angles, curves)
     write_tables(angles, rom, units, figures, out)
     save_for_papers(angles, curves, out / "knee_ankle.png", out / "knee_ankle.pdf")
-    cameras, _ = read_cameras(trial.calibration, list(trial.videos), image_sizes(timeline))
+    cameras, _ = read_cameras(
+        trial.calibration, list(trial.videos), image_sizes(timeline), trial.world_up
+    )
     overlays = write_overlays(trial, cameras, settings, out, progress) if settings.overlay else []
     verdict, verdict_text = overall(figures)
     time_s = markers.time.values

@@ -27,7 +27,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["kalman", "butterworth"] = "kalman"
-    cutoff_hz: float = Field(6.0, gt=0)
+    cutoff_hz: float = Field(6.0, gt=0, le=500)
     """Movement faster than this is taken for noise. Set per activity. The Kalman smoother reaches
     it where a point is measured as well as the trial's median point, and smooths worse-measured
     points more; the Butterworth filter uses it for all."""

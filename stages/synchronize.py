@@ -12,6 +12,9 @@ from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "keypoints")
 
+MAX_LAG_S = 0.1
+"""Cameras that are taken to be synchronised are looked at for lags up to this."""
+
 
 class Settings(BaseModel):
     """Options of the synchronisation."""
@@ -52,7 +55,6 @@ def apparent_lag_s(
     expected: Float[np.ndarray, "time keypoint 2"],
     observed: Float[np.ndarray, "time keypoint 2"],
     time_s: Float[np.ndarray, "time"],
-    max_lag_s: float = 0.1,
 ) -> tuple[float, float]:
     """Seconds by which a camera's picture comes later than expected, and what that explains.
 
@@ -62,7 +64,7 @@ def apparent_lag_s(
     mean falls. A movement too slow to tell gives a share near 0.
     """
     interval_s = float(np.median(np.diff(time_s)))
-    steps = int(max_lag_s / interval_s)
+    steps = int(MAX_LAG_S / interval_s)
     lags = np.arange(-2 * steps, 2 * steps + 1) * interval_s / 2
     shifted = (resample(expected, time_s, time_s - lag, 1.5 * interval_s) for lag in lags)
     distance = np.stack([np.linalg.norm(each - observed, axis=-1) for each in shifted])

@@ -20,7 +20,6 @@ class Subject:
 
     height_m: float | None = None
     mass_kg: float | None = None
-    sex: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class Trial:
     subject: Subject = field(default_factory=Subject)
     clock_offsets_s: dict[str, float] = field(default_factory=dict)
     """Seconds to add to a camera's own clock to get the session's; 0 where absent."""
+    world_up: str | None = None
+    """The axis of the calibration's world that points up, if the session knows better than the file."""
     scaling_trial: "Trial | None" = None
     """The static trial that scales the model, if the session has one."""
     model: Path | None = None

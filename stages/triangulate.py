@@ -15,7 +15,7 @@ from models.continuity import most_continuous
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import image_sizes
-from stages.synchronize import apparent_lag_s
+from stages.synchronize import MAX_LAG_S, apparent_lag_s
 from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("frames", "synchronize")
@@ -44,6 +44,9 @@ class Settings(BaseModel):
     max_dropped_share: float = Field(0.35, gt=0, le=1)
     """The trial is refused if more of what cameras see must be dropped. One camera of four that is
     wrong throughout is 0.25."""
+    check_body: bool = True
+    """Refuse a trial in which the body is mirrored or not upright most of the time. Turn it off for
+    exercises that are done lying down."""
     chunk_frames: int = Field(500, gt=0)
     """Frames worked on at once: bounds the memory."""
 
@@ -319,16 +322,31 @@ def _shares(by_camera):
     return zip(by_camera.camera.values, by_camera.fillna(1.0).values, strict=True)
 
 
-def notices_about_timing(
+def checked_geometry(
+    cameras: Sequence[Camera], points: xr.Dataset, settings: Settings
+) -> list[str]:
+    """Return what is doubtful about the set-up. Raises PipelineError for an impossible one."""
+    position = points.position.transpose("time", "keypoint", "axis").values
+    problems, doubts = check_geometry(cameras, position, [str(k) for k in points.keypoint.values])
+    if problems and settings.check_body:
+        raise PipelineError(
+            f"{'. '.join(problems)}. (For exercises lying down: triangulate.check_body = false.)"
+        )
+    return problems + doubts
+
+
+def notice_about_timing(
     cameras: Sequence[Camera],
     position: Float[np.ndarray, "camera time keypoint 2"],
     confidence: Float[np.ndarray, "camera time keypoint"],
     time_s: Float[np.ndarray, "time"],
+    offsets_s: dict[str, float],
     settings: Settings,
 ) -> list[str]:
-    """Which cameras seem to be late or early against all the others, by the middle of the trial.
+    """Which camera seems late or early against all the others, by the middle of the trial.
 
-    Two cameras alone cannot tell: each is compared with what the others triangulate.
+    Each camera is compared with what the others triangulate; two alone cannot tell. One that is off
+    makes the others look off too, so that only the one whose lag explains most is named.
     """
     if len(cameras) < 3:
         return []
@@ -336,7 +354,7 @@ def notices_about_timing(
     shown = slice(max(middle - TIMING_SAMPLES // 2, 0), middle + TIMING_SAMPLES // 2)
     position, confidence, time_s = position[:, shown], confidence[:, shown], time_s[shown]
     interval_s = float(np.median(np.diff(time_s)))
-    notices = []
+    lags, shares = [], []
     for index, camera in enumerate(cameras):
         rest = [other for other in range(len(cameras)) if other != index]
         points, _ = triangulate_keypoints(
@@ -350,19 +368,28 @@ def notices_about_timing(
         lag_s, share = apparent_lag_s(
             camera.project(points.position), np.where(sure, position[index], np.nan), time_s
         )
-        if abs(lag_s) >= interval_s and share >= TIMING_SHARE:
-            notices.append(
-                f"camera {camera.name} seems {'late' if lag_s > 0 else 'early'} by {abs(lag_s):.3f} s "
-                f"({abs(lag_s) / interval_s:.1f} samples): that would explain {share:.0%} of its "
-                "disagreement with the others. If its video is not synchronised, set "
-                f"clock_offsets_s = {{ {camera.name} = {-lag_s:.3f} }} in session.toml."
-            )
-    return notices
+        lags.append(lag_s)
+        shares.append(share)
+    worst = int(np.argmax(shares))
+    name, lag_s, share = cameras[worst].name, lags[worst], shares[worst]
+    if abs(lag_s) < interval_s or share < TIMING_SHARE:
+        return []
+    at_least = "at least " if abs(lag_s) > MAX_LAG_S - interval_s else ""
+    return [
+        f"camera {name} seems {'late' if lag_s > 0 else 'early'} by {at_least}{abs(lag_s):.3f} s "
+        f"({abs(lag_s) / interval_s:.1f} samples): that would explain {share:.0%} of its disagreement "
+        "with the others. If its video is not synchronised, set clock_offsets_s = "
+        f"{{ {name} = {offsets_s.get(name, 0.0) - lag_s:.3f} }} in session.toml, and look again."
+    ]
 
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    return {"calibration": trial.calibration}
+    return {
+        "calibration": trial.calibration,
+        "world_up": trial.world_up,
+        "clock_offsets_s": trial.clock_offsets_s,
+    }
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
@@ -370,7 +397,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     names = [str(name) for name in keypoints.camera.values]
-    cameras, notices = read_cameras(trial.calibration, names, image_sizes(timeline))
+    cameras, notices = read_cameras(trial.calibration, names, image_sizes(timeline), trial.world_up)
     position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
     confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
     interval_s = 1 / timeline.attrs["rate_hz"]
@@ -380,7 +407,14 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     seen = confidence >= settings.min_confidence
     labelled = as_dataset(points, error_px, seen, keypoints)
     notices += notices_about(labelled, settings)
-    notices += check_geometry(cameras, points.position, [str(k) for k in keypoints.keypoint.values])
-    notices += notices_about_timing(cameras, position, confidence, keypoints.time.values, settings)
+    notices += checked_geometry(cameras, labelled, settings)
+    notices += notice_about_timing(
+        cameras,
+        position,
+        confidence,
+        keypoints.time.values,
+        trial.clock_offsets_s,
+        settings,
+    )
     save_dataset(labelled, out / "points.nc")
     return notices

@@ -9,7 +9,9 @@ from pipeline.files import load_dataset
 from stages.frames import (
     Settings,
     VideoInfo,
+    common_rate_hz,
     common_timeline,
+    dump_frames,
     notices_about,
     probe,
     read_frames,
@@ -61,17 +63,46 @@ def test_variable_frame_rate_is_respected(tmp_path):
     assert any("1 gaps of dropped frames" in notice for notice in notices)
 
 
+@pytest.mark.parametrize("rate", [29.97, 60.0, 120.0, 240.0])
+def test_the_rate_is_true_though_matroska_rounds_times_to_a_millisecond(tmp_path, rate):
+    video = write_video(tmp_path / "cam.mkv", regular(120, rate), rate=round(rate))
+    assert probe(video, no_progress).rate_hz == pytest.approx(rate, rel=5e-3)
+
+
+def test_dropped_frames_do_not_slow_the_rate():
+    times = np.delete(regular(100), [20, 21, 60])
+    assert VideoInfo(10, 10, 0, 97, times).rate_hz == pytest.approx(60)
+
+
+@pytest.mark.parametrize(
+    "rates, common", [([60, 30], 60), ([59.94, 60.0, 60.02], 60), ([120, 60, 60], 120), ([25], 25)]
+)
+def test_the_timeline_is_as_fast_as_the_fastest_camera(rates, common):
+    assert common_rate_hz(rates) == common
+
+
+def with_display_matrix(source, target, a, b, c, d, x=0, y=0):
+    """Copy an MP4 with rows a b u, c d v, x y w as its track's display matrix."""
+    data = bytearray(source.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    values = [a << 16, b << 16, 0, c << 16, d << 16, 0, x << 16, y << 16, 1 << 30]
+    numbers = (value & 0xFFFFFFFF for value in values)
+    data[start : start + 36] = b"".join(value.to_bytes(4, "big") for value in numbers)
+    target.write_bytes(bytes(data))
+    return target
+
+
+def test_a_video_to_be_shown_mirrored_is_refused(tmp_path):
+    source = write_video(tmp_path / "plain.mp4", regular(5))
+    mirrored = with_display_matrix(source, tmp_path / "mirrored.mp4", -1, 0, 0, 1, x=96)
+    with pytest.raises(PipelineError, match="left and right would be swapped"):
+        probe(mirrored, no_progress)
+
+
 def test_a_phones_rotation_is_undone(tmp_path):
     """The red corner of an image filmed with the phone turned comes back to the upper right."""
     source = write_video(tmp_path / "plain.mp4", regular(5))
-    turned = tmp_path / "turned.mp4"
-    data = bytearray(source.read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 40
-    # rows a b u, c d v, x y w of the track's display matrix: 90° clockwise
-    width = 64
-    values = [0, 1 << 16, 0, -(1 << 16) & 0xFFFFFFFF, 0, 0, width << 16, 0, 1 << 30]
-    data[matrix : matrix + 36] = b"".join(value.to_bytes(4, "big") for value in values)
-    turned.write_bytes(bytes(data))
+    turned = with_display_matrix(source, tmp_path / "turned.mp4", 0, 1, -1, 0, x=64)
     info = probe(turned, no_progress)
     assert (info.width, info.height) == (64, 96) and info.rotation_deg == 90
     image = next(iter(read_frames(turned)))[2]
@@ -113,17 +144,16 @@ def test_a_trial_of_unequal_cameras(tmp_path):
         "cam2": write_video(tmp_path / "cam2.mp4", regular(20, 30.0), size=(64, 128), rate=30),
         "cam3": write_video(tmp_path / "cam3.mp4", regular(40)),
     }
-    notices = run(
-        trial(tmp_path, videos, {"cam1": 0.05}), Settings(dump_frames=True), tmp_path, no_progress
-    )
+    notices = run(trial(tmp_path, videos, {"cam1": 0.05}), Settings(), tmp_path, no_progress)
     timeline = load_dataset(tmp_path / "timeline.nc")
-    assert timeline.attrs["rate_hz"] == pytest.approx(60)
+    assert timeline.attrs["rate_hz"] == pytest.approx(60, rel=1e-4)
     assert timeline.time[0] == 0.05
     assert timeline.sizes["frame"] == 40
     assert int(np.isfinite(timeline.frame_time.sel(camera="cam2")).sum()) == 20
     assert int(timeline.height.sel(camera="cam2")) == 128
     assert any("cam2 films at 30.00 Hz" in notice for notice in notices)
-    assert len(list((tmp_path / "images" / "cam2").glob("*.jpg"))) == 20
+    folder = dump_frames(trial(tmp_path, videos), no_progress)
+    assert len(list((folder / "cam2").glob("*.jpg"))) == 20
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

@@ -209,9 +209,9 @@ def test_a_run_that_is_killed_recovers(session):
 
 def test_two_runs_at_once_do_not_mix(session):
     process = subprocess.Popen([sys.executable, "-m", "pipeline", "run", str(session)])
-    while not (results(session) / ".lock").exists():
+    while not (results(session) / ".01_frames.new").exists():
+        assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(0.5)
     second = run_process(session)
     process.send_signal(signal.SIGTERM)
     process.wait()
@@ -330,6 +330,50 @@ def folder_state(folder: Path):
     }
 
 
+def test_images_are_written_on_demand_and_change_nothing(finished, tmp_path, monkeypatch, capsys):
+    session = tmp_path / "demo"
+    shutil.copytree(finished, session)
+    code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--dump-frames")
+    assert code == 0 and out.count("up to date") == len(ORDER)
+    for name in CAMERAS:
+        assert len(list((results(session) / "images" / name).glob("*.jpg"))) == FRAMES
+
+
+def test_a_damaged_result_is_made_again(finished, tmp_path, monkeypatch, capsys):
+    session = tmp_path / "demo"
+    shutil.copytree(finished, session)
+    damaged = results(session) / "06_smooth" / "points.nc"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    (results(session) / "08_export" / "stage.json").write_text("[]")
+    code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--to", "export")
+    assert code == 0
+    assert [stage for stage, skipped in state_of(out).items() if not skipped] == [
+        "smooth",
+        "export",
+    ]
+
+
+def test_one_bad_trial_does_not_keep_the_others_from_running(
+    finished, tmp_path, monkeypatch, capsys
+):
+    session = tmp_path / "demo"
+    shutil.copytree(finished, session)
+    (session / "videos/aaa").mkdir()
+    shutil.copy(session / "videos/balancing/cam01.mp4", session / "videos/aaa")
+    code, out, err = pipeline(monkeypatch, capsys, "run", session)
+    assert code == 1 and "1 of 2 trials failed: aaa" in err and "two cameras" in err
+    assert out.count("up to date") == len(ORDER)
+
+
+def test_a_wrong_up_axis_is_refused(finished, tmp_path, monkeypatch, capsys):
+    session = tmp_path / "demo"
+    shutil.copytree(finished, session)
+    toml = session / "session.toml"
+    toml.write_text('world_up = "+x"\n' + toml.read_text(encoding="utf-8"), encoding="utf-8")
+    code, _, err = pipeline(monkeypatch, capsys, "run", session)
+    assert code == 1 and "up axis is wrong" in err and one_line(err)
+
+
 def test_a_static_trial_scales_the_model_of_the_others(footage, tmp_path, monkeypatch, capsys):
     session = tmp_path / "session"
     shutil.copytree(footage, session)
@@ -342,6 +386,14 @@ def test_a_static_trial_scales_the_model_of_the_others(footage, tmp_path, monkey
     assert (session / "results/static1/07_augment/markers.nc").exists()
     stages = itertools.takewhile(lambda line: "kinematics" not in line, out.splitlines())
     assert sum("augment" in line for line in stages) == 2
+    code, out, _ = pipeline(
+        monkeypatch, capsys, "run", session, "--set", "smooth.cutoff_hz=8", "--to", "kinematics"
+    )
+    assert code == 0
+    code, out, _ = pipeline(
+        monkeypatch, capsys, "run", session, "--set", "smooth.cutoff_hz=8", "--to", "kinematics"
+    )
+    assert code == 0 and not re.search(r"\d s$", out, re.M)
 
 
 def test_doctor_and_models_say_what_is_there(monkeypatch, capsys):

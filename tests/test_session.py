@@ -71,11 +71,27 @@ def test_session_toml_sets_subject_activity_cameras_and_clocks(folder):
         ("[trials.squats1]\ncameras=['cam9']", "names camera cam9"),
         ("calibration = 'nowhere.toml'", "nowhere.toml, which is not there"),
         ("height = ", "cannot read"),
+        ("world_up = 'up'", "world_up: input should be"),
+        ("[trials.squats1]\nclock_offsets_s={cam1=nan}", "finite number"),
     ],
 )
 def test_mistakes_in_session_toml_are_named(folder, text, message):
     with pytest.raises(PipelineError, match=message):
         write(folder, text).select()
+
+
+def test_hidden_files_and_folders_without_videos_are_passed_over_and_doubles_refused(folder):
+    (folder / "videos" / "extrinsics").mkdir()
+    (folder / "videos" / "squats1" / "._cam1.mp4").touch()
+    assert [trial.name for trial in Session(folder).trials()] == [
+        "squats1",
+        "squatsAsym1",
+        "static1",
+    ]
+    assert list(Session(folder).select(trial="squats1")[0].videos) == ["cam1", "cam2"]
+    (folder / "videos" / "squats1" / "cam1.MOV").touch()
+    with pytest.raises(PipelineError, match="several videos of one camera.*cam1.MOV, cam1.mp4"):
+        Session(folder).trials()
 
 
 def test_what_a_session_lacks_is_named(folder, tmp_path):
