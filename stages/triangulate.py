@@ -374,9 +374,13 @@ def notice_about_timing(
     name, lag_s, share = cameras[worst].name, lags[worst], shares[worst]
     if abs(lag_s) < interval_s or share < TIMING_SHARE:
         return []
-    at_least = "at least " if abs(lag_s) > MAX_LAG_S - interval_s else ""
+    if abs(lag_s) > MAX_LAG_S - interval_s:
+        return [
+            f"the cameras seem out of step by {MAX_LAG_S:g} s or more (camera {name} stands out most, "
+            "but it may be another). Synchronise the videos, or set clock_offsets_s in session.toml."
+        ]
     return [
-        f"camera {name} seems {'late' if lag_s > 0 else 'early'} by {at_least}{abs(lag_s):.3f} s "
+        f"camera {name} seems {'late' if lag_s > 0 else 'early'} by {abs(lag_s):.3f} s "
         f"({abs(lag_s) / interval_s:.1f} samples): that would explain {share:.0%} of its disagreement "
         "with the others. If its video is not synchronised, set clock_offsets_s = "
         f"{{ {name} = {offsets_s.get(name, 0.0) - lag_s:.3f} }} in session.toml, and look again."
