@@ -17,8 +17,9 @@ from models.continuity import (
     STEADY_SPEED_M_S,
     most_continuous,
 )
+from models.geometric import triangulate
 from stages.smooth import kalman_smooth
-from stages.triangulate import Settings, notice_about_timing, triangulate
+from stages.triangulate import Settings, notice_about_timing
 
 FRAMES, KEYPOINTS = 7, 5
 
