@@ -24,7 +24,12 @@ import xarray as xr
 from calibration import read_cameras
 from models.assets import asset_folder
 from models.augmenter import MARKERS
-from models.opensim_model import load_model, marker_names, rotational_coordinates
+from models.opensim_model import (
+    load_model,
+    marker_names,
+    marker_positions,
+    rotational_coordinates,
+)
 from pipeline.config import configure
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
@@ -32,7 +37,7 @@ from pipeline.runner import run_trial
 from pipeline.session import Session
 from stages import ORDER
 from stages.export import read_trc
-from stages.kinematics import read_mot
+from stages.kinematics import in_model_units, read_mot
 from stages.trial import Trial, no_progress
 
 AFTER_KEYPOINTS = ORDER[ORDER.index("synchronize") : ORDER.index("report")]
@@ -134,21 +139,13 @@ def run_peer(python: str, trial: Trial, project: Path) -> dict[str, float]:
 
 def marker_rms_m(model_file: Path, mot: Path, trc: Path) -> float:
     """Mean over time of the RMS distance between the augmenter's markers and the moving model's."""
-    model = load_model(model_file)
-    rotational, state = rotational_coordinates(model), model.initSystem()
+    model, angles = load_model(model_file), read_mot(mot)
     time_s, names, position = read_trc(trc)
     used = [name for name in MARKERS if name in names and name in marker_names(model)]
-    columns = [names.index(name) for name in used]
-    markers, coordinates, rms = model.getMarkerSet(), model.getCoordinateSet(), []
-    for time, row in read_mot(mot).iterrows():
-        for name, value in row.items():
-            value = np.radians(value) if name in rotational else value
-            coordinates.get(name).setValue(state, float(value), False)
-        model.realizePosition(state)
-        here = np.array([markers.get(name).getLocationInGround(state).to_numpy() for name in used])
-        there = position[np.abs(time_s - time).argmin(), columns]
-        rms.append(np.sqrt(((here - there) ** 2).sum(-1).mean()))
-    return float(np.mean(rms))
+    there = position[np.abs(time_s - angles.index.values[:, None]).argmin(1)]
+    there = there[:, [names.index(name) for name in used]]
+    here = marker_positions(model, in_model_units(angles, rotational_coordinates(model)), used)
+    return float(np.sqrt(((here - there) ** 2).sum(-1).mean(-1)).mean())
 
 
 def show(what: str, value: float, unit: str) -> None:

@@ -14,7 +14,15 @@ from pipeline.errors import PipelineError
 
 READERS = {".qca.txt": read_qualisys, ".toml": read_toml, ".pickle": read_opencap}
 
-WRONG_CONTENT = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+WRONG_CONTENT = (
+    ParseError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+)
 """What readers raise for a file that is not what it should be."""
 CROPPED_PX = 16
 """Encoders crop or pad an image to a multiple of 8 or 16 px: such a difference is no other camera."""
@@ -35,7 +43,7 @@ def read_file(path: Path) -> list[Camera]:
         raise PipelineError(f"{path}: unknown calibration format. Known: {known}")
     try:
         cameras = reader(path)
-    except (ParseError, *WRONG_CONTENT) as error:
+    except WRONG_CONTENT as error:
         raise PipelineError(
             f"{path} is no calibration of its format, or damaged: {error!r}. Export it again."
         ) from error

@@ -52,7 +52,6 @@ class Augmenter(nn.Module):
         self.register_buffer("std", torch.ones(features))
         self.lstm = nn.LSTM(features, units, layers, batch_first=True)
         self.read_out = nn.Linear(units, responses)
-        self.markers = responses // 3
 
     def forward(
         self,

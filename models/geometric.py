@@ -43,6 +43,8 @@ class Points:
     """m, along each world axis."""
     ray_distance: Float[np.ndarray, "camera *points"]
     """m between the point and each view's ray, at the point's depth; NaN where not observed."""
+    view_seen: Bool[np.ndarray, "camera *points"]
+    """Where a view shows the keypoint with enough confidence."""
     view_used: Bool[np.ndarray, "camera *points"]
 
 
@@ -63,11 +65,15 @@ class _Rays:
         chosen = (self.seen[:, points], self.weight[:, points], self.equations[:, points])
         return _Rays(*chosen, self.depth)
 
-    def solve(self, weight) -> Float[np.ndarray, "point 3"]:
-        """Weighted least-squares points; NaN where the views do not determine one."""
+    def solve(self, weight) -> tuple[Float[np.ndarray, "point 3"], Float[np.ndarray, "point 3 3"]]:
+        """Weighted least-squares points, and the inverses of their normal matrices.
+
+        NaN where the views do not determine a point.
+        """
         equations = self.equations
         normal = np.einsum("cp,cpri,cprj->pij", weight, equations, equations, optimize=True)
-        return -np.einsum("pij,pj->pi", _inverse(normal[:, :3, :3]), normal[:, :3, 3])
+        inverse = _inverse(normal[:, :3, :3])
+        return -np.einsum("pij,pj->pi", inverse, normal[:, :3, 3]), inverse
 
     def distance(self, position) -> Float[np.ndarray, "camera point"]:
         """Metres between point and ray; infinite for points behind the camera."""
@@ -126,6 +132,7 @@ def triangulate(
         np.concatenate([each.position for each in points]).reshape(times, keypoints, 3),
         np.concatenate([each.standard_deviation for each in points]).reshape(times, keypoints, 3),
         np.concatenate([each.ray_distance for each in points], axis=1).reshape(confidence.shape),
+        np.concatenate([each.view_seen for each in points], axis=1).reshape(confidence.shape),
         np.concatenate([each.view_used for each in points], axis=1).reshape(confidence.shape),
     )
 
@@ -143,7 +150,7 @@ def _propose(rays: _Rays, tolerances: Tolerances):
     """Candidates (point, candidate, 3), the likeliest first, and their costs (point, candidate)."""
     position = np.full((rays.seen.shape[1], CANDIDATES, 3), np.nan)
     cost = np.full(position.shape[:2], np.inf)
-    position[:, 0] = rays.solve(rays.weight)
+    position[:, 0], _ = rays.solve(rays.weight)
     distance = rays.distance(position[:, 0])
     determined = np.isfinite(position[:, 0]).all(-1)
     contested = np.flatnonzero((rays.seen & ~(distance <= tolerances.max_ray_distance_m)).any(0))
@@ -159,7 +166,7 @@ def _best_pairs(rays: _Rays, tolerances: Tolerances):
     for pair in combinations(range(len(rays.seen)), 2):
         chosen = np.zeros((len(rays.seen), 1))
         chosen[list(pair)] = 1
-        proposal = rays.solve(rays.weight * chosen)
+        proposal, _ = rays.solve(rays.weight * chosen)
         cost = _disagreement(rays.weight, rays.distance(proposal), tolerances)
         proposals.append(proposal)
         costs.append(np.where(np.isfinite(proposal).all(-1), cost, np.inf))
@@ -188,15 +195,16 @@ def _refine(rays: _Rays, position, tolerances: Tolerances) -> Points:
         used = rays.seen & (distance <= tolerances.max_ray_distance_m)
         error = np.where(used, distance, 0) / (2 * tolerances.typical_error_m)
         trust = rays.weight * used / (1 + error**2)
-        position = rays.solve(trust)
+        position, inverse = rays.solve(trust)
     distance = rays.distance(position)
     disagrees = used & ~(distance <= tolerances.max_ray_distance_m)
     trusted = (used.sum(0) >= 2) & ~disagrees.any(0)
-    deviation = _standard_deviation(rays.equations, trust, distance, tolerances.typical_error_m)
+    deviation = _standard_deviation(inverse, trust, distance, tolerances.typical_error_m)
     return Points(
         position=np.where(trusted[:, None], position, np.nan),
         standard_deviation=np.where(trusted[:, None], deviation, np.nan),
         ray_distance=np.where(rays.seen & trusted, distance, np.nan),
+        view_seen=rays.seen,
         view_used=used & trusted,
     )
 
@@ -209,12 +217,9 @@ def _inverse(normal):
     return np.where(determined[:, None, None], inverse, np.nan)
 
 
-def _standard_deviation(equations, weight, distance, typical_error_m):
-    normal = np.einsum(
-        "cp,cpri,cprj->pij", weight, equations[..., :3], equations[..., :3], optimize=True
-    )
+def _standard_deviation(inverse, weight, distance, typical_error_m):
     used = weight > 0
     squares = (weight * np.where(used, distance, 0.0) ** 2).sum(0)
     freedom = np.maximum(2 * used.sum(0) - 3, 0)
     variance = (PRIOR_FREEDOM * typical_error_m**2 + squares) / (PRIOR_FREEDOM + freedom)
-    return np.sqrt(variance[:, None] * np.diagonal(_inverse(normal), axis1=1, axis2=2))
+    return np.sqrt(variance[:, None] * np.diagonal(inverse, axis1=1, axis2=2))

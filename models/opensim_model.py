@@ -4,6 +4,7 @@ Seth et al., OpenSim: Simulating musculoskeletal dynamics and neuromuscular cont
 and animal movement, PLoS Comput Biol 14(7), 2018.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -351,6 +352,21 @@ def _coordinate_references(model, ik_setup):
         reference.setWeight(weight)
         references.push_back(reference)
     return references
+
+
+def marker_positions(
+    model, angles: pd.DataFrame, names: Sequence[str]
+) -> Float[np.ndarray, "time marker 3"]:
+    """Where a model's markers are, m, by forward kinematics; a row of angles (rad and m) a sample."""
+    state = model.initSystem()
+    coordinates, markers, rows = model.getCoordinateSet(), model.getMarkerSet(), []
+    for _, row in angles.iterrows():
+        for name, value in row.items():
+            coordinates.get(name).setValue(state, float(value), False)
+        model.assemble(state)
+        model.realizePosition(state)
+        rows.append([markers.get(name).getLocationInGround(state).to_numpy() for name in names])
+    return np.array(rows)
 
 
 def rotational_coordinates(model) -> set[str]:

@@ -104,9 +104,10 @@ class Session:
 
     def _trial(self, folder: Path, calibration: Path) -> Trial:
         table = self.table.trials.get(folder.name, _TrialTable())
-        videos = {path.stem: path for path in _videos(folder)}
-        if len(videos) < len(_videos(folder)):
-            names = ", ".join(path.name for path in _videos(folder))
+        files = _videos(folder)
+        videos = {path.stem: path for path in files}
+        if len(videos) < len(files):
+            names = ", ".join(path.name for path in files)
             raise PipelineError(
                 f"several videos of one camera in {folder}: {names}. Keep one of each."
             )

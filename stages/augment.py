@@ -24,6 +24,7 @@ from models.augmenter import (
 )
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
+from stages.series import by_name, stretches
 from stages.trial import Progress, Subject, Trial
 
 NEEDS = ("smooth",)
@@ -171,9 +172,10 @@ def augment(
     are turned to the trained heading, augmented and turned back. NaN elsewhere.
     """
     parts = []
-    for network, features in zip(networks, (LOWER_FEATURES, UPPER_FEATURES), strict=True):
+    names = ((LOWER_FEATURES, LOWER_RESPONSES), (UPPER_FEATURES, UPPER_RESPONSES))
+    for network, (features, responses) in zip(networks, names, strict=True):
         stacked = np.stack([keypoints[name] for name in (*features, REFERENCE)], axis=1)
-        markers = np.full((len(time_s), network.markers, 3), np.nan)
+        markers = np.full((len(time_s), len(responses), 3), np.nan)
         for stretch in complete_stretches(stacked, time_s):
             rotation = rotation_to_heading(keypoints, stretch)
             turned = stacked[stretch] @ rotation.T
@@ -188,9 +190,9 @@ def complete_stretches(
 ) -> list[slice]:
     """Stretches of samples, long enough for the network, in which every keypoint is known."""
     complete = np.isfinite(stacked).all((1, 2))
-    edges = np.flatnonzero(np.diff(np.r_[False, complete, False].astype(int))).tolist()
-    stretches = [slice(*pair) for pair in zip(edges[::2], edges[1::2], strict=True)]
-    return [s for s in stretches if time_s[s.stop - 1] - time_s[s.start] >= SHORTEST_STRETCH_S]
+    return [
+        s for s in stretches(complete) if time_s[s.stop - 1] - time_s[s.start] >= SHORTEST_STRETCH_S
+    ]
 
 
 def augment_stretch(
@@ -246,11 +248,7 @@ def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
     """Augment the smoothed keypoints of one trial into `markers.nc`."""
     points = load_dataset(trial.folder("smooth") / "points.nc")
-    measured = {
-        str(name): points.position.sel(keypoint=name).transpose("time", "axis").values
-        for name in points.keypoint.values
-    }
-    keypoints, kind = video_keypoints(measured)
+    keypoints, kind = video_keypoints(by_name(points.position, "keypoint"))
     check_ever_complete(keypoints, points.time.values)
     height_m, mass_kg, notices = body_size(trial.subject, keypoints)
     folder = asset_folder(ASSET)

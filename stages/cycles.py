@@ -61,9 +61,11 @@ def _whole(time_s, values):
     if len(time_s) < SHORTEST_SAMPLES:
         return []
     interval = np.median(np.diff(time_s))
+    if interval >= 1 / 12:
+        return []
     breaks = np.flatnonzero(np.diff(time_s) > 1.5 * interval) + 1
     parts = zip(np.split(time_s, breaks), np.split(values, breaks), strict=True)
-    return [part for part in parts if len(part[0]) >= SHORTEST_SAMPLES and interval < 1 / 12]
+    return [part for part in parts if len(part[0]) >= SHORTEST_SAMPLES]
 
 
 def _low_pass(time_s, values):

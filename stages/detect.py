@@ -1,6 +1,7 @@
 """Detect: where persons are, in every frame of every camera, and which of them is the subject."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.interpolate import make_interp_spline
 
 from models.assets import fingerprints
 from models.backends import backend
@@ -15,12 +17,17 @@ from models.people import Detections
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import read_frames
+from stages.series import fill_short_gaps
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames",)
 
 FOLLOW_OVERLAP = 0.2
 """A person's boxes in neighbouring frames overlap at least this much (intersection over union)."""
+
+
+LINEAR = partial(make_interp_spline, k=1)
+"""For boxes: they only say where to look, and the pose model then says if a person is there."""
 
 
 class Settings(BaseModel):
@@ -107,22 +114,6 @@ def subject_first(arrays: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str
     return ordered
 
 
-def bridge(
-    values: Float[np.ndarray, "frame *any"], max_gap_frames: int
-) -> Float[np.ndarray, "frame *any"]:
-    """Interpolate linearly across gaps (NaN) of at most `max_gap_frames` frames.
-
-    For boxes only: they say where to look, and the pose model then says if a person is there.
-    """
-    flat = values.reshape(len(values), -1).copy()
-    known = np.flatnonzero(np.isfinite(flat).all(-1))
-    for before, after in zip(known[:-1], known[1:], strict=True):
-        if 1 < after - before <= max_gap_frames + 1:
-            share = np.linspace(0, 1, after - before + 1)[1:-1, None]
-            flat[before + 1 : after] = flat[before] * (1 - share) + flat[after] * share
-    return flat.reshape(values.shape)
-
-
 def batches(items: Iterable, size: int) -> Iterator[list]:
     """Yield lists of at most `size` items."""
     iterator = iter(items)
@@ -199,7 +190,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         gap = round(settings.max_gap_s * float(timeline["rate_hz"].sel(camera=name)))
         arrays = subject_first(arrays, follow_subject(arrays["box"], gap))
         for region in ("box", "rotation"):
-            arrays[region][:, 0] = bridge(arrays[region][:, 0], gap)
+            arrays[region][:, 0] = fill_short_gaps(arrays[region][:, 0], gap, LINEAR)
         views[name] = arrays
     labelled = as_dataset(views, timeline.sizes["frame"], settings.max_persons)
     save_dataset(labelled.assign_attrs(backend=settings.backend), out / "detections.nc")

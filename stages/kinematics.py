@@ -26,6 +26,7 @@ from models.opensim_model import (
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, replacing
 from stages.export import write_trc
+from stages.series import by_name
 from stages.trial import Progress, Trial
 
 NEEDS = ("augment",)
@@ -188,8 +189,12 @@ def notices_about_limits(motion: Motion, model) -> list[str]:
 
 def in_file_units(angles: pd.DataFrame, rotational: set[str]) -> pd.DataFrame:
     """Radians to degrees; translations stay metres."""
-    factors = [180 / np.pi if name in rotational else 1.0 for name in angles.columns]
-    return angles * factors
+    return angles * [180 / np.pi if name in rotational else 1.0 for name in angles]
+
+
+def in_model_units(angles: pd.DataFrame, rotational: set[str]) -> pd.DataFrame:
+    """Degrees to radians; translations stay metres."""
+    return angles * [np.pi / 180 if name in rotational else 1.0 for name in angles]
 
 
 def write_mot(path: Path, angles: pd.DataFrame) -> None:
@@ -233,10 +238,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     """Scale the model and solve one trial's inverse kinematics."""
     began = time.perf_counter()
     labelled = load_dataset(trial.folder("augment") / "markers.nc")
-    markers = {
-        str(name): labelled.position.sel(marker=name).transpose("time", "axis").values
-        for name in labelled.marker.values
-    }
+    markers = by_name(labelled.position, "marker")
     if trial.model:
         model, scaling, notices = _brought_model(trial.model), {"source": str(trial.model.name)}, []
         name, note, setup = trial.model.name, "The session's own model.", _setup_for_any_model()
@@ -278,14 +280,12 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
     if trial.scaling_trial:
         name = f"static trial {trial.scaling_trial.name}"
         source = load_dataset(trial.scaling_trial.folder("augment") / "markers.nc")
-    points = source.position.transpose("time", "marker", "axis")
-    names = [str(each) for each in points.marker.values]
-    keypoints = {each: points.sel(marker=each).values for each in names if each not in MARKERS}
-    anatomical = points.sel(marker=list(MARKERS)).values
+    points = by_name(source.position, "marker")
+    anatomical = np.stack([points[each] for each in MARKERS], axis=1)
     time_s = source.time.values
-    window = choose_scaling_window(keypoints, anatomical, time_s, settings.scaling_window_s)
+    window = choose_scaling_window(points, anatomical, time_s, settings.scaling_window_s)
     trc = out / "scaling.trc"
-    write_trc(trc, time_s, names, points.values)
+    write_trc(trc, time_s, list(points), np.stack(list(points.values()), axis=1))
     mass_kg = float(labelled.attrs["mass_kg"])
     model, factors = scale_model(
         generic, trc, (window.start_s, window.end_s), mass_kg, window.standing, out

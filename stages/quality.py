@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from stages.series import stretches
+from stages.triangulate import dropped_views
+
 KNEE_RANGE_DEG = (-5.0, 140.0)
 MAX_JUMP_DEG = 20.0
 """Between samples at 60 Hz: 1 200 °/s, beyond what a knee or ankle does."""
@@ -38,14 +41,14 @@ def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]
     interval = float(np.median(np.diff(points.time)))
     filled = ~smoothed.measured.values
     missing = np.isnan(smoothed.position).any("axis").values
-    seen, used = points.view_seen & (points.view_seen.sum("camera") > 1), points.view_used
+    dropped = float(dropped_views(points).mean())
     return [
         Figure("reprojection error, median", round(float(np.nanmedian(error_px)), 1), "px", "", ""),
         Figure("reprojection error, 95th percentile", round(float(np.nanpercentile(error_px, 95)), 1), "px", "", ""),
         _judged("reprojection error at the person, median", np.nanmedian(error_m) * 1000, "mm", 30, 60,
                 "30 mm is the size of a joint centre's guess", 1),
         Figure("views per point, mean", round(float(points.views.mean()), 2), f"of {points.sizes['camera']}", "", ""),
-        _judged("views that disagreed and were dropped", 100 * (1 - used.where(seen).mean()), "%", 10, 30, "ours", 1),
+        _judged("views that disagreed and were dropped", 100 * dropped, "%", 10, 30, "ours", 1),
         _judged("samples filled by the smoother", 100 * filled.mean(), "%", 5, 25, "ours", 1),
         _judged("samples missing after smoothing", 100 * missing.mean(), "%", 1, 10, "ours", 1),
         _judged("longest gap of a keypoint", _longest_run(filled) * interval, "s", 0.2, 0.5, "OpenCap fills 0.2 s", 3),
@@ -53,11 +56,8 @@ def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]
 
 
 def _longest_run(flags) -> int:
-    longest = 0
-    for column in flags.T:
-        edges = np.flatnonzero(np.diff(np.r_[0, column.astype(int), 0]))
-        longest = max([longest, *(edges[1::2] - edges[::2])])
-    return int(longest)
+    runs = [run for column in flags.T for run in stretches(column)]
+    return max((run.stop - run.start for run in runs), default=0)
 
 
 def model_figures(errors: pd.DataFrame, angles: pd.DataFrame) -> list[Figure]:

@@ -24,6 +24,7 @@ from stages.frames import image_sizes
 from stages.kinematics import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
 from stages.quality import image_figures, model_figures, overall, range_of_motion
+from stages.series import by_name
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "keypoints", "triangulate", "smooth", "augment", "kinematics")
@@ -169,28 +170,21 @@ def _rom_rows(rom: pd.DataFrame, units: dict[str, str]) -> list[dict[str, str]]:
     """Rows of the table, as text; coordinates that never move are left out."""
     rows = []
     for name, row in rom[rom["range"] > 0].iterrows():
-        number = _metres if units[name] == "m" else _degrees
-        spread = "" if pd.isna(row.range_sd) else f" ± {number(row.range_sd)}"
+        digits = {"m": 3, "deg": 1}[units[name]]
+        text = {key: "" if pd.isna(value) else f"{value:.{digits}f}" for key, value in row.items()}
+        spread = f" ± {text['range_sd']}" if text["range_sd"] else ""
         rows.append(
             {
                 "coordinate": name,
                 "unit": {"m": "m", "deg": "°"}[units[name]],
-                "minimum": number(row.minimum),
-                "maximum": number(row.maximum),
-                "range": number(row.range),
+                "minimum": text["minimum"],
+                "maximum": text["maximum"],
+                "range": text["range"],
                 "repetitions": "" if pd.isna(row.repetitions) else f"{row.repetitions:.0f}",
-                "per_repetition": number(row.range_mean) + spread,
+                "per_repetition": text["range_mean"] + spread,
             }
         )
     return rows
-
-
-def _degrees(value) -> str:
-    return "" if pd.isna(value) else f"{value:.1f}"
-
-
-def _metres(value) -> str:
-    return "" if pd.isna(value) else f"{value:.3f}"
 
 
 def write_html(path: Path, content: dict) -> None:
@@ -227,8 +221,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     kinematics = json.loads((folder / "kinematics.json").read_text(encoding="utf-8"))
     angles = on_timeline(read_mot(folder / "angles.mot"), markers.time.values)
     units = kinematics["units"]
-    positions = markers.position.transpose("marker", "time", "axis")
-    places = {str(name): positions.sel(marker=name).values for name in markers.marker.values}
+    places = by_name(markers.position, "marker")
     curves, repetitions = cycles_of(angles, places, settings.repetitions)
     used = [name for name in VIDEO_KEYPOINTS if name in points.keypoint.values]
     figures = image_figures(points, smoothed, used)

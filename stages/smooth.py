@@ -13,6 +13,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
+from stages.series import fill_short_gaps, stretches
 from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("triangulate",)
@@ -103,24 +104,6 @@ def kalman_smooth(
     )
 
 
-def fill_short_gaps(
-    values: Float[np.ndarray, "time series"], longest: int
-) -> Float[np.ndarray, "time series"]:
-    """Fill gaps (NaN) of at most `longest` samples between known ones, by a monotone cubic (PCHIP)."""
-    filled = values.copy()
-    sample = np.arange(len(values))
-    for series in range(values.shape[1]):
-        known = np.flatnonzero(np.isfinite(values[:, series]))
-        if len(known) < 2:
-            continue
-        after = np.clip(np.searchsorted(known, sample), 1, len(known) - 1)
-        gap = known[after] - known[after - 1] - 1
-        inside = (sample > known[0]) & (sample < known[-1]) & (gap <= longest)
-        missing = inside & np.isnan(values[:, series])
-        filled[missing, series] = PchipInterpolator(known, values[known, series])(sample[missing])
-    return filled
-
-
 def butterworth_smooth(
     position: Float[np.ndarray, "time series"], rate_hz: float, cutoff_hz: float
 ) -> Float[np.ndarray, "time series"]:
@@ -140,11 +123,9 @@ def butterworth_smooth(
     shortest = 3 * (2 * len(sections) + 1) + 1  # scipy's default padding, and one
     smoothed = np.full_like(position, np.nan)
     for series in range(position.shape[1]):
-        finite = np.isfinite(position[:, series])
-        edges = np.flatnonzero(np.diff(np.r_[False, finite, False]))
-        for start, end in zip(edges[::2], edges[1::2], strict=True):
-            if end - start >= shortest:
-                smoothed[start:end, series] = sosfiltfilt(sections, position[start:end, series])
+        for whole in stretches(np.isfinite(position[:, series])):
+            if whole.stop - whole.start >= shortest:
+                smoothed[whole, series] = sosfiltfilt(sections, position[whole, series])
     return smoothed
 
 
@@ -163,7 +144,9 @@ def smooth(points: xr.Dataset, settings: Settings, progress: Progress = no_progr
         position, deviation = kalman_smooth(position, deviation**2, interval_s, variance, progress)
     else:
         longest = int(settings.max_gap_s / interval_s + 1e-6)
-        filled, deviation = (fill_short_gaps(values, longest) for values in (position, deviation))
+        filled, deviation = (
+            fill_short_gaps(values, longest, PchipInterpolator) for values in (position, deviation)
+        )
         position = butterworth_smooth(filled, 1 / interval_s, settings.cutoff_hz)
     trusted = deviation.reshape(shape).max(-1, keepdims=True) <= settings.max_standard_deviation_m
     dims = ("time", "keypoint", "axis")

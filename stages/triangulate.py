@@ -46,18 +46,21 @@ def triangulate_keypoints(
     Returns the points, and each view's reprojection error in pixels, NaN where a keypoint was not
     seen or the point is not trusted.
     """
-    views = zip(cameras, position, strict=True)
-    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
-    extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
+    image, extrinsics = _image_and_extrinsics(cameras, position)
     points = triangulate(image, confidence, extrinsics, interval_s, settings, progress)
     projected = np.stack([camera.project(points.position) for camera in cameras])
     error = np.linalg.norm(projected - position, axis=-1)
     return points, np.where(np.isfinite(points.ray_distance), error, np.nan)
 
 
-def as_dataset(
-    points: Points, error_px: np.ndarray, seen: np.ndarray, keypoints: xr.Dataset
-) -> xr.Dataset:
+def _image_and_extrinsics(cameras, position):
+    """Undistorted image coordinates of each camera's pixels, and the cameras' extrinsics."""
+    views = zip(cameras, position, strict=True)
+    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
+    return image, np.stack([camera.camera_from_world[:3] for camera in cameras])
+
+
+def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
     """Label triangulated points; errors are means over the views used."""
     used = points.view_used
     views = used.sum(0)
@@ -73,7 +76,7 @@ def as_dataset(
             "reprojection_error": (point, mean_over_views(error_px), {"units": "px"}),
             "reprojection_error_m": (point, mean_over_views(points.ray_distance), {"units": "m"}),
             "views": (point, views, {"units": "1"}),
-            "view_seen": (view, seen, {"units": "1"}),
+            "view_seen": (view, points.view_seen, {"units": "1"}),
             "view_used": (view, used, {"units": "1"}),
             "view_error": (view, error_px, {"units": "px"}),
         },
@@ -87,13 +90,18 @@ def as_dataset(
     )
 
 
+def dropped_views(points: xr.Dataset) -> xr.DataArray:
+    """1 where a view was dropped, 0 where it was used, of keypoints that several views show."""
+    several = points.view_seen.sum("camera") > 1
+    return 1 - points.view_used.where(points.view_seen & several)
+
+
 def notices_about(points: xr.Dataset, settings: Settings) -> list[str]:
     """What the user should know about these points: cameras that disagree with the rest.
 
     Raises PipelineError if the cameras contradict each other too often for any result.
     """
-    several = points.view_seen.sum("camera") > 1
-    dropped = 1 - points.view_used.where(points.view_seen & several)
+    dropped = dropped_views(points)
     by_camera = dropped.mean(("time", "keypoint"))
     off = f"{settings.max_ray_distance_m * 100:.0f} cm"
     if not float(dropped.mean()) <= settings.max_dropped_share:  # nor if nothing was seen twice
@@ -149,16 +157,11 @@ def notice_about_timing(
     shown = slice(max(middle - TIMING_SAMPLES // 2, 0), middle + TIMING_SAMPLES // 2)
     position, confidence, time_s = position[:, shown], confidence[:, shown], time_s[shown]
     interval_s = float(np.median(np.diff(time_s)))
+    image, extrinsics = _image_and_extrinsics(cameras, position)
     lags, shares = [], []
     for index, camera in enumerate(cameras):
         rest = [other for other in range(len(cameras)) if other != index]
-        points, _ = triangulate_keypoints(
-            [cameras[other] for other in rest],
-            position[rest],
-            confidence[rest],
-            interval_s,
-            settings,
-        )
+        points = triangulate(image[rest], confidence[rest], extrinsics[rest], interval_s, settings)
         sure = confidence[index, ..., None] >= settings.min_confidence
         lag_s, share = apparent_lag_s(
             camera.project(points.position), np.where(sure, position[index], np.nan), time_s
@@ -203,8 +206,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     points, error_px = triangulate_keypoints(
         cameras, position, confidence, interval_s, settings, progress
     )
-    seen = confidence >= settings.min_confidence
-    labelled = as_dataset(points, error_px, seen, keypoints)
+    labelled = as_dataset(points, error_px, keypoints)
     notices += notices_about(labelled, settings)
     notices += checked_geometry(cameras, labelled, settings)
     notices += notice_about_timing(

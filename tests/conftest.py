@@ -4,7 +4,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import opensim
 import pytest
+
+from models.opensim_model import marker_positions, rotational_coordinates
+from stages.kinematics import in_model_units
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -45,14 +49,17 @@ def observe(points: np.ndarray, extrinsics: np.ndarray) -> np.ndarray:
     return np.stack(views)
 
 
-def positions_of(model, angles, names) -> np.ndarray:
-    """Markers (time, marker, 3), m, by OpenSim's forward kinematics; angles in rad and m."""
-    state = model.initSystem()
-    coordinates, markers, rows = model.getCoordinateSet(), model.getMarkerSet(), []
-    for _, row in angles.iterrows():
-        for name, value in row.items():
-            coordinates.get(name).setValue(state, float(value), False)
-        model.assemble(state)
-        model.realizePosition(state)
-        rows.append([markers.get(name).getLocationInGround(state).to_numpy() for name in names])
-    return np.array(rows)
+def on_opencaps_model(shared: Path, marker_set: str, recorded, names):
+    """Put recorded angles (degrees and metres) on OpenCap's model with one of its marker sets.
+
+    Returns the model, the angles of its free coordinates (rad and m), and the markers' positions
+    (time, marker, 3) by OpenSim's forward kinematics.
+    """
+    folder = shared / "opencap"
+    model = opensim.Model(str(folder / "LaiUhlrich2022.osim"))
+    model.updateMarkerSet(opensim.MarkerSet(str(folder / marker_set)))
+    model.initSystem()
+    contains = model.getCoordinateSet().contains
+    free = recorded[[name for name in recorded if contains(name) and "beta" not in name]]
+    angles = in_model_units(free, rotational_coordinates(model))
+    return model, angles, marker_positions(model, angles, names)

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import opensim
 import pandas as pd
 import pytest
-from conftest import SHARED, positions_of
+from conftest import SHARED, on_opencaps_model
 
 from models.assets import asset_folder
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS, load_augmenter
@@ -53,20 +52,9 @@ def truth(shared):
 @pytest.fixture(scope="module")
 def keypoints(shared, truth):
     """The 20 video keypoints by OpenSim's forward kinematics, where OpenCap places them."""
-    folder = shared / "opencap"
-    model = opensim.Model(str(folder / "LaiUhlrich2022.osim"))
-    model.updateMarkerSet(opensim.MarkerSet(str(folder / "LaiUhlrich2022_markers_openpose.xml")))
-    model.initSystem()
-    rotational = rotational_coordinates(model)
-    names = [n for n in truth if model.getCoordinateSet().contains(n) and "beta" not in n]
-    angles = truth[names].apply(lambda c: np.radians(c) if c.name in rotational else c)
-    return dict(
-        zip(
-            VIDEO_KEYPOINTS,
-            np.moveaxis(positions_of(model, angles, VIDEO_KEYPOINTS), 1, 0),
-            strict=True,
-        )
-    )
+    marker_set = "LaiUhlrich2022_markers_openpose.xml"
+    _, _, position = on_opencaps_model(shared, marker_set, truth, VIDEO_KEYPOINTS)
+    return dict(zip(VIDEO_KEYPOINTS, np.moveaxis(position, 1, 0), strict=True))
 
 
 @pytest.fixture(scope="module")

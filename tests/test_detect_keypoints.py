@@ -10,8 +10,9 @@ from models.blazepose import BlazePoseDetector, BlazePoseEstimator, refine
 from models.people import Detections
 from models.vocabulary import vocabulary
 from pipeline.errors import PipelineError
-from stages.detect import batches, bridge, follow_subject, stack, subject_first
+from stages.detect import LINEAR, batches, follow_subject, stack, subject_first
 from stages.frames import read_frames
+from stages.series import fill_short_gaps
 
 NAMES = vocabulary("blazepose-33").keypoints
 
@@ -136,7 +137,7 @@ def test_the_subject_becomes_person_zero_and_nobody_is_lost():
 def test_short_gaps_of_the_box_are_bridged_and_long_ones_are_not():
     boxes = np.arange(10.0)[:, None] * np.ones(4)
     boxes[2:4], boxes[5:9] = np.nan, np.nan
-    bridged = bridge(boxes, 2)
+    bridged = fill_short_gaps(boxes, 2, LINEAR)
     np.testing.assert_allclose(bridged[2:4, 0], [2, 3])
     assert np.isnan(bridged[5:9]).all()
 

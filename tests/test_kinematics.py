@@ -2,7 +2,7 @@ import numpy as np
 import opensim
 import pandas as pd
 import pytest
-from conftest import positions_of
+from conftest import on_opencaps_model
 
 from models.augmenter import MARKERS
 from models.opensim_model import (
@@ -36,17 +36,10 @@ FLEXIONS = [
 @pytest.fixture(scope="module")
 def squat(shared):
     """A real squat on OpenCap's whole model: (model, time, angles in rad and m, true markers)."""
-    folder = shared / "opencap"
-    model = opensim.Model(str(folder / "LaiUhlrich2022.osim"))
-    model.updateMarkerSet(opensim.MarkerSet(str(folder / "LaiUhlrich2022_markers_augmenter.xml")))
-    model.initSystem()
-    recorded = read_mot(folder / "squats1_videoAndMocap.mot").iloc[60:80]
-    rotational = rotational_coordinates(model)
-    names = [
-        name for name in recorded if model.getCoordinateSet().contains(name) and "beta" not in name
-    ]
-    angles = recorded[names].apply(lambda c: np.radians(c) if c.name in rotational else c)
-    return model, angles.index.values, angles, positions_of(model, angles, MARKERS)
+    recorded = read_mot(shared / "opencap" / "squats1_videoAndMocap.mot").iloc[60:80]
+    marker_set = "LaiUhlrich2022_markers_augmenter.xml"
+    model, angles, position = on_opencaps_model(shared, marker_set, recorded, MARKERS)
+    return model, angles.index.values, angles, position
 
 
 @pytest.fixture(scope="module")

@@ -42,14 +42,14 @@ def pipeline(monkeypatch, capsys, *arguments):
     return code, printed.out, printed.err
 
 
-def shorten(video, target, first=0, frames=FRAMES):
-    """Keep some frames of a real video."""
+def shorten(video, target):
+    """Keep the first frames of a real video."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(target), "w") as container:
         stream = None
         for index, _, image in read_frames(video):
-            if not first <= index < first + frames:
-                continue
+            if index == FRAMES:
+                break
             if stream is None:
                 stream = container.add_stream("libx264", rate=60)
                 stream.height, stream.width = image.shape[:2]
@@ -82,6 +82,13 @@ def finished(footage, tmp_path_factory):
 def run_process(session, *arguments, **options):
     command = [sys.executable, "-m", "pipeline", "run", str(session), *arguments]
     return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def rerun(finished, tmp_path):
+    """A copy of the session that ran, to run again."""
+    shutil.copytree(finished, tmp_path / "demo")
+    return tmp_path / "demo"
 
 
 @pytest.fixture
@@ -165,20 +172,16 @@ def test_the_report_opens_offline_and_tells_how_good_it_is(finished):
 
 
 def test_a_second_run_does_nothing_and_a_changed_setting_only_what_it_must(
-    finished, tmp_path, monkeypatch, capsys
+    rerun, monkeypatch, capsys
 ):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--activity", "balancing")
+    code, out, _ = pipeline(monkeypatch, capsys, "run", rerun, "--activity", "balancing")
     assert code == 0 and out.count("up to date") == len(ORDER)
     code, out, _ = pipeline(
-        monkeypatch, capsys, "run", session, "--set", "smooth.method=butterworth", "--to", "augment"
+        monkeypatch, capsys, "run", rerun, "--set", "smooth.method=butterworth", "--to", "augment"
     )
     assert code == 0
     assert state_of(out) == dict.fromkeys(ORDER[:5], True) | {"smooth": False, "augment": False}
-    code, out, _ = pipeline(
-        monkeypatch, capsys, "run", session, "--from", "smooth", "--to", "smooth"
-    )
+    code, out, _ = pipeline(monkeypatch, capsys, "run", rerun, "--from", "smooth", "--to", "smooth")
     assert code == 0 and state_of(out) == dict.fromkeys(ORDER[:5], True) | {"smooth": False}
 
 
@@ -218,17 +221,13 @@ def test_two_runs_at_once_do_not_mix(session):
     assert second.returncode == 1 and "another run is working" in second.stderr
 
 
-def test_another_calibration_is_noticed_and_a_wrong_one_refused(
-    finished, tmp_path, monkeypatch, capsys
-):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    calibration = session / "calibration" / "Calib.qca.txt"
+def test_another_calibration_is_noticed_and_a_wrong_one_refused(rerun, monkeypatch, capsys):
+    calibration = rerun / "calibration" / "Calib.qca.txt"
     text = calibration.read_text(encoding="utf-8")
     for one, other in (("cam01", "swap"), ("cam03", "cam01"), ("swap", "cam03")):
         text = text.replace(f'serial="{one}"', f'serial="{other}"')
     calibration.write_text(text, encoding="utf-8")
-    code, out, err = pipeline(monkeypatch, capsys, "run", session)
+    code, out, err = pipeline(monkeypatch, capsys, "run", rerun)
     assert code == 1 and "contradict each other" in err and "calibration" in err and one_line(err)
     assert (
         state_of(out)["synchronize"] and "10_report" in err.partition("Still of an earlier run")[2]
@@ -306,20 +305,18 @@ def test_a_read_only_results_folder(session, monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("stage, limit", [("synchronize", 20_000), ("report", 1_000_000)])
-def test_a_disk_that_fills_up_loses_nothing(finished, tmp_path, stage, limit):
+def test_a_disk_that_fills_up_loses_nothing(rerun, stage, limit):
     """A file may not grow beyond a limit: what a full disk does to whoever writes."""
     import resource
 
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    before = folder_state(results(session))
+    before = folder_state(results(rerun))
     done = run_process(
-        session, "--from", stage, "--to", stage,
+        rerun, "--from", stage, "--to", stage,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert one_line(done.stderr.splitlines(keepends=True)[-1]), done.stderr
-    assert folder_state(results(session)) == before
+    assert folder_state(results(rerun)) == before
 
 
 def folder_state(folder: Path):
@@ -330,22 +327,18 @@ def folder_state(folder: Path):
     }
 
 
-def test_images_are_written_on_demand_and_change_nothing(finished, tmp_path, monkeypatch, capsys):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--dump-frames")
+def test_images_are_written_on_demand_and_change_nothing(rerun, monkeypatch, capsys):
+    code, out, _ = pipeline(monkeypatch, capsys, "run", rerun, "--dump-frames")
     assert code == 0 and out.count("up to date") == len(ORDER)
     for name in CAMERAS:
-        assert len(list((results(session) / "images" / name).glob("*.jpg"))) == FRAMES
+        assert len(list((results(rerun) / "images" / name).glob("*.jpg"))) == FRAMES
 
 
-def test_a_damaged_result_is_made_again(finished, tmp_path, monkeypatch, capsys):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    damaged = results(session) / "06_smooth" / "points.nc"
+def test_a_damaged_result_is_made_again(rerun, monkeypatch, capsys):
+    damaged = results(rerun) / "06_smooth" / "points.nc"
     damaged.write_bytes(damaged.read_bytes()[:300])
-    (results(session) / "08_export" / "stage.json").write_text("[]")
-    code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--to", "export")
+    (results(rerun) / "08_export" / "stage.json").write_text("[]")
+    code, out, _ = pipeline(monkeypatch, capsys, "run", rerun, "--to", "export")
     assert code == 0
     assert [stage for stage, skipped in state_of(out).items() if not skipped] == [
         "smooth",
@@ -353,24 +346,18 @@ def test_a_damaged_result_is_made_again(finished, tmp_path, monkeypatch, capsys)
     ]
 
 
-def test_one_bad_trial_does_not_keep_the_others_from_running(
-    finished, tmp_path, monkeypatch, capsys
-):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    (session / "videos/aaa").mkdir()
-    shutil.copy(session / "videos/balancing/cam01.mp4", session / "videos/aaa")
-    code, out, err = pipeline(monkeypatch, capsys, "run", session)
+def test_one_bad_trial_does_not_keep_the_others_from_running(rerun, monkeypatch, capsys):
+    (rerun / "videos/aaa").mkdir()
+    shutil.copy(rerun / "videos/balancing/cam01.mp4", rerun / "videos/aaa")
+    code, out, err = pipeline(monkeypatch, capsys, "run", rerun)
     assert code == 1 and "1 of 2 trials failed: aaa" in err and "two cameras" in err
     assert out.count("up to date") == len(ORDER)
 
 
-def test_a_wrong_up_axis_is_refused(finished, tmp_path, monkeypatch, capsys):
-    session = tmp_path / "demo"
-    shutil.copytree(finished, session)
-    toml = session / "session.toml"
+def test_a_wrong_up_axis_is_refused(rerun, monkeypatch, capsys):
+    toml = rerun / "session.toml"
     toml.write_text('world_up = "+x"\n' + toml.read_text(encoding="utf-8"), encoding="utf-8")
-    code, _, err = pipeline(monkeypatch, capsys, "run", session)
+    code, _, err = pipeline(monkeypatch, capsys, "run", rerun)
     assert code == 1 and "up axis is wrong" in err and one_line(err)
 
 

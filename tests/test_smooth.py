@@ -5,14 +5,15 @@ from filterpy.common import Q_discrete_white_noise
 from filterpy.kalman import KalmanFilter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import PchipInterpolator
 from scipy.signal import butter, filtfilt
 
 from pipeline.errors import PipelineError
+from stages.series import fill_short_gaps
 from stages.smooth import (
     INITIAL_VARIANCE,
     Settings,
     butterworth_smooth,
-    fill_short_gaps,
     kalman_smooth,
     process_noise,
     smooth,
@@ -129,7 +130,7 @@ def test_before_butterworth_only_short_gaps_between_samples_are_filled():
     gappy = values.copy()
     gappy[:3, 0] = gappy[10:14, 0] = gappy[20:25, 0] = gappy[58:, 0] = np.nan
     gappy[:, 1] = np.nan
-    filled = fill_short_gaps(gappy, 4)
+    filled = fill_short_gaps(gappy, 4, PchipInterpolator)
     np.testing.assert_allclose(filled[10:14, 0], values[10:14, 0], atol=2e-3)
     np.testing.assert_array_equal(filled[14:20, 0], values[14:20, 0])
     for gap in (slice(0, 3), slice(20, 25), slice(58, 60)):
