@@ -30,6 +30,7 @@ from models.opensim_model import (
     marker_positions,
     rotational_coordinates,
 )
+from models.vocabulary import vocabulary
 from pipeline.config import configure
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
@@ -38,13 +39,10 @@ from pipeline.session import Session
 from stages import ORDER
 from stages.export import read_trc
 from stages.kinematics import in_model_units, read_mot
+from stages.poses import write_poses
 from stages.trial import Trial, no_progress
 
 AFTER_KEYPOINTS = ORDER[ORDER.index("synchronize") : ORDER.index("report")]
-HALPE_26 = (
-    "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee "
-    "LAnkle RAnkle Head Neck Hip LBigToe RBigToe LSmallToe RSmallToe LHeel RHeel"
-).split()
 PEER_SETTINGS = {
     "pose_model": "'Body_with_feet'",
     "frame_rate": "60",
@@ -85,20 +83,10 @@ def as_halpe_26(trial: Trial) -> xr.DataArray:
         return toe
 
     points = {name: values.sel(keypoint=name, drop=True) for name in values.keypoint.values}
-    points |= {"Neck": middle("LShoulder", "RShoulder"), "Hip": middle("LHip", "RHip")}
+    points |= {"Neck": middle("LShoulder", "RShoulder"), "midHip": middle("LHip", "RHip")}
     points |= {"Head": points["Nose"], "LSmallToe": small_toe("L"), "RSmallToe": small_toe("R")}
-    return xr.concat([points[name] for name in HALPE_26], "keypoint").transpose(*values.dims)
-
-
-def write_openpose(keypoints: xr.DataArray, folder: Path) -> None:
-    """Write the keypoints of each camera as OpenPose JSON, a file per frame."""
-    for camera, frames in zip(keypoints.camera.values, np.nan_to_num(keypoints), strict=True):
-        target = folder / f"{camera}_json"
-        target.mkdir(parents=True)
-        for index, frame in enumerate(frames):
-            people = [{"person_id": [-1], "pose_keypoints_2d": frame.ravel().round(3).tolist()}]
-            path = target / f"{camera}_{index:06d}.json"
-            path.write_text(json.dumps({"version": 1.3, "people": people}))
+    names = vocabulary("halpe-26").keypoints
+    return xr.concat([points[name] for name in names], "keypoint").transpose(*values.dims)
 
 
 PEER = """
@@ -130,7 +118,9 @@ def run_peer(python: str, trial: Trial, project: Path) -> dict[str, float]:
         key = line.partition("=")[0].strip()
         lines[index] = f"{key} = {PEER_SETTINGS[key]}" if key in PEER_SETTINGS else line
     (project / "Config.toml").write_text("\n".join(lines), encoding="utf-8")
-    write_openpose(as_halpe_26(trial), project / "pose")
+    for camera in as_halpe_26(trial):
+        folder = project / "pose" / f"{camera.camera.item()}_json"
+        write_poses(folder, np.arange(len(camera)), camera[..., :2].values, camera[..., 2].values)
     done = subprocess.run([python, "-c", PEER, str(project)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"Pose2Sim failed: {done.stderr.strip().splitlines()[-1]}")

@@ -84,7 +84,7 @@ def read_cameras(
     notices = []
     used = {camera.name for camera in chosen}
     if unused := [camera.name for camera in calibrated if camera.name not in used]:
-        notices.append(f"calibrated, but without a video: {', '.join(unused)}")
+        notices.append(f"calibrated, but not in this trial: {', '.join(unused)}")
     if image_sizes:
         fitted = [_fit(camera, image_sizes[camera.name]) for camera in cameras]
         cameras = [camera for camera, _ in fitted]
@@ -106,8 +106,8 @@ def match(names: Sequence[str], cameras: Sequence[Camera], path: Path) -> list[C
     }
     if missing := [name for name, candidates in found.items() if len(candidates) != 1]:
         raise PipelineError(
-            f"{path} has no camera {', '.join(missing)}. It has {', '.join(exact)}; the videos are "
-            f"{', '.join(names)}. Name each video after its camera."
+            f"{path} has no camera {', '.join(missing)}. It has {', '.join(exact)}; the trial has "
+            f"{', '.join(names)}. Name each video, or folder of keypoints, after its camera."
         )
     chosen = [found[name][0] for name in names]
     if len({camera.name for camera in chosen}) < len(chosen):

@@ -19,14 +19,39 @@ class Vocabulary:
 
 
 @cache
-def vocabulary(name: str) -> Vocabulary:
-    """Return a vocabulary by name. Raises PipelineError, with the names there are, if unknown."""
+def vocabularies() -> dict[str, Vocabulary]:
+    """Return all vocabularies by name."""
     text = resources.files("models").joinpath("vocabularies.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
-    if name not in table:
+    bones = table.pop("bones")
+    found = {}
+    for name, entry in table.items():
+        keypoints = tuple(entry["keypoints"])
+        drawn = tuple((start, end) for start, end in bones if {start, end} <= set(keypoints))
+        found[name] = Vocabulary(name, entry["description"], keypoints, drawn)
+    return found
+
+
+def vocabulary(name: str) -> Vocabulary:
+    """Return a vocabulary by name. Raises PipelineError, with the names there are, if unknown."""
+    known = vocabularies()
+    if name not in known:
         raise PipelineError(
-            f"there is no keypoint vocabulary '{name}'. There are: {', '.join(table)}"
+            f"there is no keypoint vocabulary '{name}'. There are: {', '.join(known)}"
         )
-    entry = table[name]
-    bones = tuple((start, end) for start, end in entry["bones"])
-    return Vocabulary(name, entry["description"], tuple(entry["keypoints"]), bones)
+    return known[name]
+
+
+def vocabulary_of_size(count: int) -> Vocabulary:
+    """Return the vocabulary of so many keypoints.
+
+    Raises PipelineError, with those there are, unless there is exactly one.
+    """
+    fitting = [each for each in vocabularies().values() if len(each.keypoints) == count]
+    if len(fitting) != 1:
+        known = ", ".join(f"{n} ({len(each.keypoints)})" for n, each in vocabularies().items())
+        raise PipelineError(
+            f"{len(fitting) or 'no'} keypoint vocabularies have {count} keypoints. Known: {known}. "
+            'Use keypoints of one of these, and name it in session.toml if need be: keypoints = "halpe-26"'
+        )
+    return fitting[0]

@@ -1,10 +1,13 @@
-"""The session folder: `session.toml`, `videos/TRIAL/CAMERA.mp4` and a calibration file."""
+"""The session folder: `session.toml`, a calibration, and `videos/TRIAL/CAMERA.mp4` or 2D keypoints
+that exist already, `pose/TRIAL/CAMERA_json/*.json`.
+"""
 
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
@@ -15,6 +18,9 @@ from stages.trial import Subject, Trial
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg"}
 STATIC_NAMES = ("static", "neutral")
 CALIBRATION_PATTERNS = ("*.qca.txt", "*.toml", "*.pickle")
+POSE_SUFFIX = "_json"
+
+Rate = Annotated[float, Field(gt=0, le=2000)]
 
 
 class _SubjectTable(BaseModel):
@@ -30,6 +36,16 @@ class _TrialTable(BaseModel):
     activity: str | None = None
     clock_offsets_s: dict[str, FiniteFloat] = {}
     cameras: list[str] | None = None
+    rate_hz: Rate | dict[str, Rate] | None = None
+    """Frames per second, of all cameras or by camera, for keypoints without videos."""
+    keypoints: str | None = None
+    """Vocabulary of the keypoints in pose/."""
+
+    def rates(self, cameras: Iterable[str]) -> dict[str, float]:
+        """`rate_hz` by camera; empty if it is not given."""
+        if isinstance(self.rate_hz, float):
+            return dict.fromkeys(cameras, self.rate_hz)
+        return self.rate_hz or {}
 
 
 class SessionTable(BaseModel):
@@ -44,6 +60,8 @@ class SessionTable(BaseModel):
     """The axis of the calibration's world that points up, where the file has it wrong."""
     model: str | None = None
     """OpenSim model already scaled to the subject, relative to the session."""
+    keypoints: str | None = None
+    """Vocabulary of the keypoints in pose/, for all trials that do not name theirs."""
     trials: dict[str, _TrialTable] = {}
     settings: dict[str, dict[str, Any]] = {}
     """Settings of stages, as `[settings.smooth]`."""
@@ -64,21 +82,23 @@ class Session:
     def trials(self) -> list[Trial]:
         """All trials of the session, by name.
 
-        Raises PipelineError if there are no videos, or no calibration.
+        Raises PipelineError if there are no videos or keypoints, or no calibration.
         """
-        folders = sorted(path for path in (self.folder / "videos").glob("*") if _videos(path))
-        names = [folder.name for folder in folders]
+        folders = [path for path in (self.folder / "videos").glob("*") if _videos(path)]
+        folders += [path for path in (self.folder / "pose").glob("*") if _poses(path)]
+        names = sorted({folder.name for folder in folders})
         if unknown := sorted(set(self.table.trials) - set(names)):
             raise PipelineError(
                 f"{self.folder / 'session.toml'} speaks of trials {', '.join(unknown)}, but videos/ "
-                f"has {', '.join(names) or 'none'}."
+                f"and pose/ have {', '.join(names) or 'none'}."
             )
         if not names:
             raise PipelineError(
-                f"no trials in {self.folder}: expected videos as videos/TRIAL/CAMERA.mp4"
+                f"no trials in {self.folder}: expected videos as videos/TRIAL/CAMERA.mp4, or 2D "
+                "keypoints as pose/TRIAL/CAMERA_json/*.json"
             )
         calibration = self._calibration()
-        trials = [self._trial(folder, calibration) for folder in folders]
+        trials = [self._trial(name, calibration) for name in names]
         static = next((trial for trial in trials if is_static(trial.name)), None)
         return [
             trial if trial is static else replace(trial, scaling_trial=static) for trial in trials
@@ -102,33 +122,51 @@ class Session:
             raise PipelineError(f"{self.folder} has no {asked}. Its trials: {listed}.")
         return chosen
 
-    def _trial(self, folder: Path, calibration: Path) -> Trial:
-        table = self.table.trials.get(folder.name, _TrialTable())
-        files = _videos(folder)
-        videos = {path.stem: path for path in files}
-        if len(videos) < len(files):
-            names = ", ".join(path.name for path in files)
-            raise PipelineError(
-                f"several videos of one camera in {folder}: {names}. Keep one of each."
-            )
-        for name in {*(table.cameras or ()), *table.clock_offsets_s} - set(videos):
-            raise PipelineError(
-                f"session.toml names camera {name} for trial {folder.name}, but {folder} has "
-                f"{', '.join(videos) or 'no videos'}."
-            )
-        if table.cameras:
-            videos = {name: videos[name] for name in table.cameras}
+    def _trial(self, name: str, calibration: Path) -> Trial:
+        table = self.table.trials.get(name, _TrialTable())
+        videos, poses = self._recordings(name, table)
         return Trial(
-            name=folder.name,
-            activity=table.activity or activity_of(folder.name),
+            name=name,
+            activity=table.activity or activity_of(name),
             videos=videos,
             calibration=calibration,
-            results=self.folder / "results" / folder.name,
+            results=self.folder / "results" / name,
             subject=Subject(**self.table.subject.model_dump()),
             clock_offsets_s=table.clock_offsets_s,
             world_up=self.table.world_up,
             model=self._existing(self.table.model) if self.table.model else None,
+            poses=poses,
+            rate_hz=table.rates(poses),
+            keypoints=(table.keypoints or self.table.keypoints) if poses else None,
         )
+
+    def _recordings(
+        self, trial: str, table: _TrialTable
+    ) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Video and folder of keypoints by camera, of the cameras that the session uses."""
+        videos = _by_camera(self.folder / "videos" / trial)
+        poses = _poses(self.folder / "pose" / trial)
+        if not poses and (table.rate_hz or table.keypoints):
+            raise PipelineError(
+                f"session.toml gives rate_hz or keypoints for trial {trial}, which are for 2D keypoints "
+                f"in {self.folder / 'pose' / trial / f'CAMERA{POSE_SUFFIX}'}, but there are none."
+            )
+        named = {*(table.cameras or ()), *table.clock_offsets_s, *table.rates(())}
+        for camera in sorted(named - set(poses or videos)):
+            raise PipelineError(
+                f"session.toml names camera {camera} for trial {trial}, but "
+                f"{self.folder / ('pose' if poses else 'videos') / trial} has {', '.join(poses or videos)}."
+            )
+        if table.cameras:
+            videos = {name: videos[name] for name in table.cameras if name in videos}
+            poses = {name: poses[name] for name in table.cameras if name in poses}
+        if videos and poses and set(videos) != set(poses):
+            raise PipelineError(
+                f"trial {trial} has videos of {', '.join(videos)}, but keypoints of {', '.join(poses)}. "
+                "Bring both of the same cameras, or name those to use in session.toml: "
+                f"[trials.{trial}] cameras = [...]"
+            )
+        return videos, poses
 
     def _calibration(self) -> Path:
         if self.table.calibration:
@@ -160,6 +198,22 @@ def _videos(folder: Path) -> list[Path]:
         return []
     visible = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
     return [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
+
+
+def _by_camera(folder: Path) -> dict[str, Path]:
+    """The videos of a trial by camera. Raises PipelineError for two of one camera."""
+    files = _videos(folder)
+    videos = {path.stem: path for path in files}
+    if len(videos) < len(files):
+        names = ", ".join(path.name for path in files)
+        raise PipelineError(f"several videos of one camera in {folder}: {names}. Keep one of each.")
+    return videos
+
+
+def _poses(folder: Path) -> dict[str, Path]:
+    """Folders of 2D keypoints by camera, by name."""
+    folders = (path for path in folder.glob(f"*{POSE_SUFFIX}") if path.is_dir())
+    return dict(sorted((path.name.removesuffix(POSE_SUFFIX), path) for path in folders))
 
 
 def activity_of(trial: str) -> str:

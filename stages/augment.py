@@ -73,7 +73,8 @@ def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
     if missing:
         raise PipelineError(
             f"the pose model does not give {', '.join(missing)}, which the marker augmenter needs. "
-            "Choose a backend with feet: pipeline run … --set detect.backend=blazepose"
+            "Choose a backend with feet: pipeline run … --set detect.backend=blazepose, or bring "
+            "keypoints with feet, such as halpe-26."
         )
     return {name: found[name] for name in VIDEO_KEYPOINTS}, kind
 

@@ -17,6 +17,7 @@ from models.people import Detections
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import read_frames
+from stages.poses import EXTERNAL, boxes_around, read_poses
 from stages.series import fill_short_gaps
 from stages.trial import Progress, Trial
 
@@ -25,6 +26,9 @@ NEEDS = ("frames",)
 FOLLOW_OVERLAP = 0.2
 """A person's boxes in neighbouring frames overlap at least this much (intersection over union)."""
 
+
+NOBODY = {"box": np.nan, "rotation": np.nan, "score": 0.0, "place": -1}
+"""What the arrays hold where there is no person."""
 
 LINEAR = partial(make_interp_spline, k=1)
 """For boxes: they only say where to look, and the pose model then says if a person is there."""
@@ -83,30 +87,31 @@ def _overlap(box, others):
 
 
 def stack(detections: list[Detections], max_persons: int) -> dict[str, np.ndarray]:
-    """Arrays of boxes, rotations and scores, the best persons first; NaN and 0 where nobody is."""
+    """Arrays by name of `NOBODY`, the best persons first. `place` counts them as detected."""
     frames = len(detections)
     arrays = {
         "box": np.full((frames, max_persons, 4), np.nan),
         "rotation": np.full((frames, max_persons), np.nan),
         "score": np.zeros((frames, max_persons)),
+        "place": np.full((frames, max_persons), -1),
     }
     for index, found in enumerate(detections):
         count = min(len(found.scores), max_persons)
         arrays["box"][index, :count] = found.boxes[:count]
         arrays["rotation"][index, :count] = found.rotations[:count]
         arrays["score"][index, :count] = found.scores[:count]
+        arrays["place"][index, :count] = np.arange(count)
     return arrays
 
 
 def subject_first(arrays: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Reorder each frame's persons so that the subject is person 0, or nobody is."""
     persons = arrays["score"].shape[1]
-    nobody = {"box": np.nan, "rotation": np.nan, "score": 0.0}
     subject = np.where(chosen >= 0, chosen, persons)[:, None]
     order = np.argsort(np.arange(persons + 1) != subject, axis=1, kind="stable")[:, :persons]
     ordered = {}
     for name, values in arrays.items():
-        padding = np.full_like(values[:, :1], nobody[name])
+        padding = np.full_like(values[:, :1], NOBODY[name])
         padded = np.concatenate([values, padding], axis=1)
         ordered[name] = np.take_along_axis(
             padded, order.reshape(*order.shape, *[1] * (values.ndim - 2)), 1
@@ -122,25 +127,24 @@ def batches(items: Iterable, size: int) -> Iterator[list]:
 
 
 def as_dataset(views: dict[str, dict[str, np.ndarray]], frames: int, persons: int) -> xr.Dataset:
-    """Label the persons of all cameras; cameras with fewer frames are padded."""
+    """Label the persons of all cameras; cameras with fewer frames or persons are padded."""
 
-    def gather(name, nothing):
-        padded = [
-            np.pad(
-                view[name],
-                ((0, frames - len(view[name])), *[(0, 0)] * (view[name].ndim - 1)),
-                constant_values=nothing,
-            )
-            for view in views.values()
-        ]
+    def gather(name):
+        padded = []
+        for view in views.values():
+            count = view[name].shape[1]
+            pad = ((0, frames - len(view[name])), (0, persons - count))
+            pad += ((0, 0),) * (view[name].ndim - 2)
+            padded.append(np.pad(view[name], pad, constant_values=NOBODY[name]))
         return np.stack(padded)
 
     person = ("camera", "frame", "person")
     return xr.Dataset(
         {
-            "box": ((*person, "corner"), gather("box", np.nan), {"units": "px"}),
-            "rotation": (person, gather("rotation", np.nan), {"units": "rad"}),
-            "score": (person, gather("score", 0.0), {"units": "1"}),
+            "box": ((*person, "corner"), gather("box"), {"units": "px"}),
+            "rotation": (person, gather("rotation"), {"units": "rad"}),
+            "score": (person, gather("score"), {"units": "1"}),
+            "place": (person, gather("place"), {"units": "1"}),
         },
         coords={"camera": list(views), "corner": ["x1", "y1", "x2", "y2"]},
     )
@@ -159,19 +163,22 @@ def notices_about(views: dict[str, dict[str, np.ndarray]]) -> list[str]:
         if several.mean() > 0.02:
             notices.append(
                 f"camera {name}: other people in {several.mean():.0%} of the frames. The largest "
-                "person is followed: check in the overlay video that it is the subject."
+                "person is followed: check, best in the overlay video, that it is the subject."
             )
     return notices
 
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
+    if trial.poses:
+        return {"poses": trial.poses}
     return {"videos": trial.videos, "assets": fingerprints(backend(settings.backend).assets)}
 
 
-def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Detect the persons in one trial's videos and write `detections.nc`."""
-    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+def detect_persons(
+    trial: Trial, timeline: xr.Dataset, settings: Settings, progress: Progress
+) -> dict[str, dict[str, np.ndarray]]:
+    """Run the detector on each camera's video; return its persons, the subject first."""
     detector = backend(settings.backend).detector()
     total = int(np.isfinite(timeline.frame_time).sum())
     views, done = {}, 0
@@ -187,11 +194,44 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
                 f"camera {name}: no person found in {video}. Is it the right video, upright, with "
                 f"the person large enough? Leave the camera out with cameras = [...] in session.toml."
             )
-        gap = round(settings.max_gap_s * float(timeline["rate_hz"].sel(camera=name)))
+        gap = _gap_frames(timeline, name, settings)
         arrays = subject_first(arrays, follow_subject(arrays["box"], gap))
         for region in ("box", "rotation"):
             arrays[region][:, 0] = fill_short_gaps(arrays[region][:, 0], gap, LINEAR)
         views[name] = arrays
+    return views
+
+
+def brought_persons(
+    trial: Trial, timeline: xr.Dataset, settings: Settings
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return the persons of each camera's brought keypoints, the subject first."""
+    views = {}
+    for name in trial.cameras:
+        arrays = boxes_around(read_poses(trial, name, timeline))
+        if not arrays["score"].any():
+            raise PipelineError(
+                f"camera {name}: nobody in {trial.poses[name]} has enough keypoints with confidence. "
+                "Are they the right files? Leave the camera out with cameras = [...] in session.toml."
+            )
+        chosen = follow_subject(arrays["box"], _gap_frames(timeline, name, settings))
+        arrays = subject_first(arrays, chosen)
+        views[name] = {key: values[:, : settings.max_persons] for key, values in arrays.items()}
+    return views
+
+
+def _gap_frames(timeline: xr.Dataset, camera: str, settings: Settings) -> int:
+    return round(settings.max_gap_s * float(timeline["rate_hz"].sel(camera=camera)))
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Find the persons in one trial's videos or brought keypoints; write `detections.nc`."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    if trial.poses:
+        views = brought_persons(trial, timeline, settings)
+    else:
+        views = detect_persons(trial, timeline, settings, progress)
     labelled = as_dataset(views, timeline.sizes["frame"], settings.max_persons)
-    save_dataset(labelled.assign_attrs(backend=settings.backend), out / "detections.nc")
+    labelled.attrs["backend"] = EXTERNAL if trial.poses else settings.backend
+    save_dataset(labelled, out / "detections.nc")
     return notices_about(views)

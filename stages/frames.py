@@ -1,4 +1,4 @@
-"""Frames: read each camera's video with its true timestamps, and lay out a common timeline."""
+"""Frames: when each camera took its frames, by its video's true timestamps, and a common timeline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ import xarray as xr
 from jaxtyping import Float, UInt8
 from pydantic import BaseModel, ConfigDict, Field
 
+from calibration import read_cameras
 from pipeline.errors import PipelineError
 from pipeline.files import replacing_folder, save_dataset
+from stages.poses import clocks, frame_files
 from stages.trial import Progress, Trial
 
 NEEDS = ()
@@ -31,7 +33,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds, found by decoding it."""
+    """What a camera filmed, found by decoding its video, or from keypoints brought without one."""
 
     width: int
     height: int
@@ -41,7 +43,9 @@ class VideoInfo:
     promised_frames: int
     """As the file's header says; 0 if it does not."""
     frame_time: Float[np.ndarray, "frame"]
-    """s after the first frame, of every frame that could be decoded."""
+    """s on the camera's own clock, of every frame that could be decoded. A video's first is at 0."""
+    stated_rate_hz: float | None = None
+    """As the session says; None for a video, whose timestamps tell."""
 
     @property
     def rate_hz(self) -> float:
@@ -49,6 +53,8 @@ class VideoInfo:
 
         Not of the median one: some containers round each time to a millisecond.
         """
+        if self.stated_rate_hz:
+            return self.stated_rate_hz
         intervals = np.diff(self.frame_time)
         return float(1 / intervals[intervals < 1.5 * np.median(intervals)].mean())
 
@@ -140,6 +146,42 @@ def _rotation_deg(frame: av.VideoFrame) -> int:
     return round(-frame.rotation / 90) * 90 % 360
 
 
+def probe_videos(trial: Trial, progress: Progress) -> dict[str, VideoInfo]:
+    """Decode the video of each camera.
+
+    Raises PipelineError if keypoints are brought of frames that a video does not have.
+    """
+    infos = {}
+    for index, name in enumerate(trial.cameras):
+        infos[name] = probe(
+            trial.videos[name],
+            lambda done, total, index=index: progress(
+                index * total + done, len(trial.videos) * total
+            ),
+        )
+    for name, folder in trial.poses.items():
+        last, frames = max(frame_files(folder)), len(infos[name].frame_time)
+        if last >= frames:
+            raise PipelineError(
+                f"camera {name}: {folder} has keypoints of frame {last}, but {trial.videos[name]} has "
+                f"frames 0 to {frames - 1}. Number the JSON files as the video's frames, from 0, or "
+                "remove the videos and give rate_hz in session.toml."
+            )
+    return infos
+
+
+def numbered_frames(trial: Trial) -> dict[str, VideoInfo]:
+    """Frame times from the numbers of JSON files, and image sizes from the calibration."""
+    cameras, _ = read_cameras(trial.calibration, trial.cameras)
+    times = clocks(trial)
+    return {
+        camera.name: VideoInfo(
+            *camera.image_size, 0, 0, times[camera.name], trial.rate_hz[camera.name]
+        )
+        for camera in cameras
+    }
+
+
 def common_rate_hz(rates_hz: Sequence[float]) -> float:
     """Rate of the fastest camera; the middle one of those within 1 % of it."""
     rates = np.array(rates_hz)
@@ -225,7 +267,12 @@ def image_sizes(timeline: xr.Dataset) -> dict[str, tuple[int, int]]:
 
 
 def dump_frames(trial: Trial, progress: Progress) -> Path:
-    """Write every frame as `images/CAMERA/000000.jpg`, counted from 0; return the folder."""
+    """Write every frame as `images/CAMERA/000000.jpg`, counted from 0; return the folder.
+
+    Raises PipelineError if the trial has no videos.
+    """
+    if not trial.videos:
+        raise PipelineError(f"trial {trial.name} has keypoints only: no videos to write frames of.")
     folder = trial.results / "images"
     for done, (name, video) in enumerate(trial.videos.items(), start=1):
         with replacing_folder(folder / name) as images:
@@ -238,29 +285,25 @@ def dump_frames(trial: Trial, progress: Progress) -> Path:
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    return {"videos": trial.videos, "clock_offsets_s": trial.clock_offsets_s}
+    found = {"videos": trial.videos, "poses": trial.poses, "clock_offsets_s": trial.clock_offsets_s}
+    if not trial.videos:
+        found |= {"rate_hz": trial.rate_hz, "calibration": trial.calibration}
+    return found
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Read the videos of one trial and write `timeline.nc`."""
-    if len(trial.videos) < 2:
+    """Find the frame times of one trial and write `timeline.nc`."""
+    if len(trial.cameras) < 2:
         raise PipelineError(
-            f"trial {trial.name} has {len(trial.videos)} video: depth needs two cameras at least. "
-            "Expected videos/TRIAL/CAMERA.mp4, one file a camera."
+            f"trial {trial.name} has one camera ({', '.join(trial.cameras)}): depth needs two cameras "
+            "at least. Expected videos/TRIAL/CAMERA.mp4 or pose/TRIAL/CAMERA_json of each."
         )
-    infos = {}
-    for index, (name, video) in enumerate(trial.videos.items()):
-        infos[name] = probe(
-            video,
-            lambda done, total, index=index: progress(
-                index * total + done, len(trial.videos) * total
-            ),
-        )
+    infos = probe_videos(trial, progress) if trial.videos else numbered_frames(trial)
     rate_hz = settings.rate_hz or common_rate_hz([info.rate_hz for info in infos.values()])
-    clocks = {
+    on_session_clock = {
         name: info.frame_time + trial.clock_offsets_s.get(name, 0.0) for name, info in infos.items()
     }
-    time = common_timeline(clocks, rate_hz)
+    time = common_timeline(on_session_clock, rate_hz)
     notices = notices_about(infos, rate_hz)
     save_dataset(as_dataset(infos, time, rate_hz), out / "timeline.nc")
     return notices

@@ -8,14 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.backends import PoseEstimator, backend
 from models.people import Detections
-from models.vocabulary import vocabulary
+from models.vocabulary import Vocabulary, vocabulary, vocabulary_of_size
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.detect import batches
-from stages.frames import read_frames
+from stages.frames import image_sizes, read_frames
+from stages.poses import EXTERNAL, NOT_FOUND, read_poses
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "detect")
+
+Views = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By camera: positions (frame, person, keypoint, 2), px, NaN where not found, and confidences
+(frame, person, keypoint), 0 there. Person 0 is the subject."""
+
+OUTSIDE_SHARE = 0.2
+"""Pose models guess some keypoints beyond the image's edge, but not so many."""
 
 
 class Settings(BaseModel):
@@ -53,9 +61,7 @@ def find_keypoints(
     )
 
 
-def as_dataset(
-    views: dict[str, tuple[np.ndarray, np.ndarray]], frames: int, names: tuple[str, ...]
-) -> xr.Dataset:
+def as_dataset(views: Views, frames: int, names: tuple[str, ...]) -> xr.Dataset:
     """Label the keypoints of all cameras; cameras with fewer frames are padded."""
     positions, confidences = [], []
     for position, confidence in views.values():
@@ -73,38 +79,105 @@ def as_dataset(
     )
 
 
-def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
-    """Return what the result depends on besides other stages."""
-    return {"videos": trial.videos}
-
-
-def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Find the keypoints in one trial's videos and write `keypoints.nc`."""
-    detections = load_dataset(trial.folder("detect") / "detections.nc")
+def estimate_keypoints(
+    trial: Trial, detections: xr.Dataset, settings: Settings, progress: Progress
+) -> tuple[Views, dict[str, str]]:
+    """Run the pose model on every camera's video; return its keypoints, and what they are."""
     chosen = backend(detections.attrs["backend"])
     estimator, cameras = chosen.pose_estimator(), len(trial.videos)
-    views, notices = {}, []
+    views = {}
     for index, (name, video) in enumerate(trial.videos.items()):
-        position, confidence = find_keypoints(
+        views[name] = find_keypoints(
             video,
             detections.sel(camera=name),
             estimator,
             settings,
             lambda done, total, index=index: progress(index * total + done, cameras * total),
         )
-        seen = (confidence[:, 0] > 0).any(-1).mean()
-        if not seen:
+        if not views[name][1][:, 0].any():
             raise PipelineError(
                 f"camera {name}: a person was detected in {video}, but the pose model finds no "
                 "keypoints on it. Is it a person, whole and large enough?"
             )
-        if seen < 0.9:
-            notices.append(f"camera {name}: keypoints in {seen:.0%} of the frames only.")
-        views[name] = (position, confidence)
-    names = vocabulary(chosen.vocabulary).keypoints
-    labelled = as_dataset(views, detections.sizes["frame"], names)
-    labelled.attrs = {
+    return views, {
         "backend": chosen.name, "vocabulary": chosen.vocabulary, "citation": chosen.citation
     }  # fmt: skip
-    save_dataset(labelled, out / "keypoints.nc")
+
+
+def brought_keypoints(
+    trial: Trial, detections: xr.Dataset, timeline: xr.Dataset
+) -> tuple[Views, dict[str, str]]:
+    """Return the keypoints that the session brings, in the order of the detections."""
+    views = {}
+    for name in trial.cameras:
+        listed = read_poses(trial, name, timeline)
+        place = detections.place.sel(camera=name).transpose("frame", "person").values
+        place = place[: len(listed)]
+        persons = np.take_along_axis(listed, place[..., None, None], axis=1)
+        persons[place < 0] = NOT_FOUND
+        views[name] = (persons[..., :2], persons[..., 2])
+    names = vocabulary_of(trial, {name: view[1].shape[-1] for name, view in views.items()}).name
+    citation = f"keypoints brought by the session ({names}): cite the pose model that found them"
+    return views, {"backend": EXTERNAL, "vocabulary": names, "citation": citation}
+
+
+def vocabulary_of(trial: Trial, counts: dict[str, int]) -> Vocabulary:
+    """Return what brought keypoints are called: as the session says, or else by their number.
+
+    `counts` are the keypoints of a person by camera. Raises PipelineError if they do not fit.
+    """
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if len(set(counts.values())) > 1:
+        raise PipelineError(
+            f"trial {trial.name}: the cameras differ in their number of keypoints a person: {listed}. "
+            "Use those of one pose model."
+        )
+    count = next(iter(counts.values()))
+    chosen = vocabulary(trial.keypoints) if trial.keypoints else vocabulary_of_size(count)
+    if len(chosen.keypoints) != count:
+        raise PipelineError(
+            f"trial {trial.name} has {count} keypoints a person, but {chosen.name}, which session.toml "
+            f'names, has {len(chosen.keypoints)}. Correct keypoints = "..." there, or leave it out.'
+        )
+    return chosen
+
+
+def notices_about(views: Views, sizes: dict[str, tuple[int, int]]) -> list[str]:
+    """What the user should know: frames without the subject, keypoints outside the image.
+
+    `sizes` are the images' widths and heights, px, by camera.
+    """
+    notices = []
+    for name, (position, confidence) in views.items():
+        found = confidence[:, 0] > 0
+        if (seen := found.any(-1).mean()) < 0.9:
+            notices.append(f"camera {name}: keypoints in {seen:.0%} of the frames only.")
+        at = position[:, 0][found]
+        outside = ((at < 0) | (at > sizes[name])).any(-1).mean()
+        if outside > OUTSIDE_SHARE:
+            notices.append(
+                f"camera {name}: {outside:.0%} of the keypoints lie outside its image of "
+                f"{sizes[name][0]}x{sizes[name][1]} px. Are they of images of another size, or turned?"
+            )
     return notices
+
+
+def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
+    """Return what the result depends on besides other stages."""
+    if trial.poses:
+        return {"poses": trial.poses, "keypoints": trial.keypoints}
+    return {"videos": trial.videos}
+
+
+def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
+    """Find the keypoints of one trial, or take those that it brings; write `keypoints.nc`."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    detections = load_dataset(trial.folder("detect") / "detections.nc")
+    if trial.poses:
+        views, source = brought_keypoints(trial, detections, timeline)
+    else:
+        views, source = estimate_keypoints(trial, detections, settings, progress)
+    names = vocabulary(source["vocabulary"]).keypoints
+    labelled = as_dataset(views, detections.sizes["frame"], names)
+    save_dataset(labelled.assign_attrs(source), out / "keypoints.nc")
+    return notices_about(views, image_sizes(timeline))

@@ -230,13 +230,15 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     write_tables(angles, rom, units, figures, out)
     save_for_papers(angles, curves, out / "knee_ankle.png", out / "knee_ankle.pdf")
     cameras, _ = read_cameras(
-        trial.calibration, list(trial.videos), image_sizes(timeline), trial.world_up
+        trial.calibration, trial.cameras, image_sizes(timeline), trial.world_up
     )
-    overlays = write_overlays(trial, cameras, settings, out, progress) if settings.overlay else []
+    overlays = []
+    if settings.overlay and trial.videos:
+        overlays = write_overlays(trial, cameras, settings, out, progress)
     verdict, verdict_text = overall(figures)
     time_s = markers.time.values
     content = {
-        "trial": trial.name, "activity": trial.activity, "cameras": list(trial.videos),
+        "trial": trial.name, "activity": trial.activity, "cameras": trial.cameras,
         "duration_s": time_s[-1] - time_s[0], "rate_hz": timeline.attrs["rate_hz"],
         "height_m": markers.attrs["height_m"], "height_source": markers.attrs["height_source"],
         "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
@@ -249,7 +251,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         ),
         "repetitions_text": _repetitions_text(repetitions, settings.repetitions),
         "markers_text": _markers_text(markers),
-        "citation": markers.attrs["citation"], "overlays": overlays,
+        "citation": markers.attrs["citation"], "overlays": overlays, "has_videos": bool(trial.videos),
         "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
     }  # fmt: skip
     write_html(out / "report.html", content)

@@ -29,7 +29,7 @@ class Trial:
     name: str
     activity: str
     videos: dict[str, Path]
-    """Video file by camera name."""
+    """Video file by camera name; none if the trial is brought as keypoints only."""
     calibration: Path
     """Calibration file, or folder of per-camera files."""
     results: Path
@@ -42,6 +42,18 @@ class Trial:
     """The static trial that scales the model, if the session has one."""
     model: Path | None = None
     """An OpenSim model already scaled to the subject, brought by the session."""
+    poses: dict[str, Path] = field(default_factory=dict)
+    """Folder of 2D keypoints (OpenPose JSON) by camera name, used instead of a pose model. Of the
+    same cameras as the videos, if there are both."""
+    rate_hz: dict[str, float] = field(default_factory=dict)
+    """Frames per second by camera name, for keypoints without videos."""
+    keypoints: str | None = None
+    """Vocabulary of the keypoints brought, if the session names it."""
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names of the cameras."""
+        return list(self.videos or self.poses)
 
     def folder(self, stage: str) -> Path:
         """Folder with the artefacts of one stage."""

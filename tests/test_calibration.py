@@ -152,7 +152,7 @@ def test_cameras_are_matched_by_name_whatever_the_order(tmp_path):
     cameras, notices = read_cameras(tmp_path / "calib.toml", ["Cam_03", "cam01"])
     assert [camera.name for camera in cameras] == ["Cam_03", "cam01"]
     assert cameras[0].intrinsics[0, 0] == 1502
-    assert "without a video: cam2" in notices[0]
+    assert "not in this trial: cam2" in notices[0]
     assert _key("cam1") != _key("cam10") and _key("cam01") == _key("Cam 1")
 
 
@@ -233,7 +233,7 @@ def test_the_session_may_correct_the_up_axis(tmp_path):
 def test_a_calibration_of_other_cameras_names_both_lists(tmp_path):
     write_toml(rig("+z"), tmp_path / "calib.toml")
     with pytest.raises(
-        PipelineError, match="no camera left.*has cam1, cam2, cam3.*videos are cam1, left"
+        PipelineError, match="no camera left.*has cam1, cam2, cam3.*trial has cam1, left"
     ):
         read_cameras(tmp_path / "calib.toml", ["cam1", "left"])
     with pytest.raises(PipelineError, match="only one camera"):

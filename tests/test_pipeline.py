@@ -19,6 +19,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.demo import build_demo
+from pipeline.files import load_dataset
 from stages import ORDER
 from stages.export import read_trc
 from stages.frames import read_frames
@@ -250,7 +251,7 @@ def test_a_video_without_calibration(session, monkeypatch, capsys):
 def test_a_camera_without_a_video_is_told_and_the_others_do(session, monkeypatch, capsys):
     (session / "videos/balancing/cam03.mp4").unlink()
     code, out, _ = pipeline(monkeypatch, capsys, "run", session, "--to", "smooth")
-    assert code == 0 and "calibrated, but without a video: cam03" in out
+    assert code == 0 and "calibrated, but not in this trial: cam03" in out
 
 
 def test_a_truncated_video(session, monkeypatch, capsys):
@@ -359,6 +360,33 @@ def test_a_wrong_up_axis_is_refused(rerun, monkeypatch, capsys):
     toml.write_text('world_up = "+x"\n' + toml.read_text(encoding="utf-8"), encoding="utf-8")
     code, _, err = pipeline(monkeypatch, capsys, "run", rerun)
     assert code == 1 and "up axis is wrong" in err and one_line(err)
+
+
+def test_its_own_keypoints_brought_without_videos_give_the_same_markers(rerun, monkeypatch, capsys):
+    with_videos = load_dataset(results(rerun) / "07_augment" / "markers.nc")
+    keypoints = load_dataset(results(rerun) / "03_keypoints" / "keypoints.nc").isel(person=0)
+    for name in CAMERAS:
+        folder = rerun / "pose/balancing" / f"{name}_json"
+        folder.mkdir(parents=True)
+        view = keypoints.sel(camera=name).transpose("frame", "keypoint", "axis")
+        frames = np.dstack([view.position.values, view.confidence.values])
+        for index, frame in enumerate(np.nan_to_num(frames)):
+            people = [{"person_id": [-1], "pose_keypoints_2d": frame.ravel().tolist()}]
+            text = json.dumps({"version": 1.3, "people": people})
+            (folder / f"{name}_{index + 1:06d}.json").write_text(text)
+    shutil.rmtree(rerun / "videos")
+    with (rerun / "session.toml").open("a", encoding="utf-8") as toml:
+        toml.write("\n[trials.balancing]\nrate_hz = 60\n")
+    code, _, err = pipeline(monkeypatch, capsys, "run", rerun)
+    assert code == 0, err
+    markers = load_dataset(results(rerun) / "07_augment" / "markers.nc")
+    np.testing.assert_allclose(markers.time, with_videos.time, atol=1e-9)
+    np.testing.assert_allclose(markers.position, with_videos.position, atol=1e-9)
+    report = (results(rerun) / "10_report" / "report.html").read_text(encoding="utf-8")
+    assert "no videos to draw them on" in report and "keypoints brought by the session" in report
+    assert not list((results(rerun) / "10_report").glob("*.mp4"))
+    code, _, err = pipeline(monkeypatch, capsys, "run", rerun, "--dump-frames")
+    assert code == 1 and "no videos to write frames of" in err and one_line(err)
 
 
 def test_a_static_trial_scales_the_model_of_the_others(footage, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,397 @@
+import json
+import time
+
+import numpy as np
+import pytest
+from conftest import ring
+from test_frames import regular, write_video
+
+from calibration.aniposelib_toml import write_toml
+from calibration.camera import Camera
+from models.augmenter import VIDEO_KEYPOINTS
+from models.vocabulary import vocabularies, vocabulary, vocabulary_of_size
+from pipeline.config import configure
+from pipeline.errors import PipelineError
+from pipeline.files import load_dataset
+from pipeline.runner import run_trial
+from pipeline.session import Session
+from stages.augment import video_keypoints
+from stages.keypoints import vocabulary_of
+from stages.poses import boxes_around, clocks, frame_files, read_people
+from stages.trial import Trial, no_progress
+
+RATE_HZ, FRAMES, FIRST = 60.0, 30, 1
+HALPE = vocabulary("halpe-26").keypoints
+CENTRE_LINE = {"Nose", "Head", "Neck", "midHip"}
+MIDDLE = {"Nose": (0.1, 1.6), "Head": (0, 1.75), "Neck": (0, 1.45), "midHip": (0, 0.95)}
+RIGHT = {
+    "Eye": (0.09, 1.63, 0.03), "Ear": (0, 1.63, 0.08), "Shoulder": (0, 1.42, 0.18),
+    "Elbow": (0, 1.12, 0.25), "Wrist": (0.1, 0.9, 0.28), "Hip": (0, 0.95, 0.1),
+    "Knee": (0.03, 0.5, 0.11), "Ankle": (0, 0.09, 0.12), "BigToe": (0.17, 0.02, 0.11),
+    "SmallToe": (0.14, 0.02, 0.17), "Heel": (-0.05, 0.02, 0.12),
+}  # fmt: skip
+
+
+def person(frames=FRAMES):
+    """HALPE_26 keypoints (time, keypoint, 3), m, of a person who faces +X and sways."""
+    at = {name: (x, y, 0.0) for name, (x, y) in MIDDLE.items()}
+    at |= {f"R{part}": place for part, place in RIGHT.items()}
+    at |= {f"L{part}": (x, y, -z) for part, (x, y, z) in RIGHT.items()}
+    still = np.array([at[name] for name in HALPE])
+    sway = 0.1 * np.sin(2 * np.pi * np.arange(frames) / RATE_HZ)
+    return still + sway[:, None, None] * np.array([1.0, 0.2, 0.5]) * still[:, 1:2]
+
+
+def rig(count=4):
+    """Cameras of a ring, with images that are not square."""
+    matrix = np.array([[900.0, 0, 540], [0, 900, 960], [0, 0, 1]])
+    poses = [np.vstack([pose, [0, 0, 0, 1]]) for pose in ring(count)]
+    return [
+        Camera(f"cam{index}", (1080, 1920), matrix, np.zeros(5), pose)
+        for index, pose in enumerate(poses, start=1)
+    ]
+
+
+def write_frame(folder, number, people):
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "version": 1.3,
+        "people": [
+            {"person_id": [-1], "pose_keypoints_2d": np.ravel(each).tolist()} for each in people
+        ],
+    }
+    path = folder / f"{folder.name.removesuffix('_json')}_{number:012d}_keypoints.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_person(folder, frames=3, keypoints=5, first=0):
+    for number in range(first, first + frames):
+        write_frame(folder, number, [np.full((keypoints, 3), 0.5) + np.arange(3)])
+    return folder
+
+
+def trial_of(tmp_path, cameras=("cam1", "cam2"), **known):
+    poses = {name: tmp_path / f"{name}_json" for name in cameras}
+    return Trial("t", "t", {}, tmp_path / "c.toml", tmp_path / "r", poses=poses, **known)
+
+
+def read(folder):
+    return read_people(list(frame_files(folder).values()))
+
+
+@pytest.mark.parametrize(
+    "name, number",
+    [
+        ("cam1_000012.json", 12),
+        ("cam1_000000000012_keypoints.json", 12),
+        ("7.json", 7),
+        ("cam01.000003.json", 3),
+    ],
+)
+def test_the_last_digits_of_a_name_are_the_frames_number(tmp_path, name, number):
+    (tmp_path / name).touch()
+    assert list(frame_files(tmp_path)) == [number]
+
+
+def test_numbers_are_sorted_as_numbers_and_hidden_files_passed_over(tmp_path):
+    for name in ("cam_10.json", "cam_9.json", "._cam_9.json", "cam_2.json"):
+        (tmp_path / name).touch()
+    assert list(frame_files(tmp_path)) == [2, 9, 10]
+
+
+def test_what_was_not_found_is_nan_with_confidence_zero(tmp_path):
+    one = np.array([[1, 2, 0.9], [0, 0, 0], [5, 6, 0], [7, 8, 1.2], [np.nan, 1, 0.5]])
+    for number, people in enumerate(([one], [], [one + 1, one])):
+        write_frame(tmp_path, number, people)
+    poses = read(tmp_path)
+    assert poses.shape == (3, 2, 5, 3)
+    nothing = [np.nan, np.nan, 0]
+    np.testing.assert_array_equal(poses[0, 0], [[1, 2, 0.9], nothing, nothing, [7, 8, 1], nothing])
+    np.testing.assert_array_equal(poses[2, 1], poses[0, 0])
+    for nobody in (poses[0, 1], poses[1, 0], poses[1, 1]):
+        np.testing.assert_array_equal(nobody, [nothing] * 5)
+
+
+def test_a_box_is_around_confident_keypoints_and_a_few_make_nobody():
+    poses = np.full((1, 3, 5, 3), (np.nan, np.nan, 0.0))
+    poses[0, 1] = [[1, 2, 0.9], [30, 4, 0.9], [5, 60, 0.9], [700, 8, 0.1], [np.nan, np.nan, 0]]
+    poses[0, 2, :2] = [[1, 2, 0.9], [3, 4, 0.9]]
+    found = boxes_around(poses)
+    np.testing.assert_array_equal(found["box"][0, 1], [1, 2, 30, 60])
+    assert np.isnan(found["box"][0, [0, 2]]).all()
+    np.testing.assert_array_equal(found["place"], [[-1, 1, -1]])
+    np.testing.assert_array_equal(found["score"][0] > 0, [False, True, False])
+
+
+def test_time_is_the_number_by_the_rate_and_all_cameras_share_the_numbering(tmp_path):
+    for number in (1, 2, 5, 6):
+        write_frame(tmp_path / "cam1_json", number, [])
+    write_person(tmp_path / "cam2_json", first=3)
+    found = clocks(trial_of(tmp_path, rate_hz={"cam1": 60.0, "cam2": 30.0}))
+    np.testing.assert_allclose(found["cam1"], np.array([0, 1, 4, 5]) / 60)
+    np.testing.assert_allclose(found["cam2"], np.array([2, 3, 4]) / 30)
+
+
+def test_without_a_rate_the_user_is_told_what_to_write(tmp_path):
+    with pytest.raises(PipelineError, match=r"camera cam2.*\[trials.t\] rate_hz = 60.*cam2 = 60"):
+        clocks(trial_of(tmp_path, rate_hz={"cam1": 60.0}))
+
+
+def test_one_frame_is_no_recording(tmp_path):
+    for name in ("cam1_json", "cam2_json"):
+        write_person(tmp_path / name, frames=1)
+    with pytest.raises(PipelineError, match="cam1_json holds keypoints of one frame"):
+        clocks(trial_of(tmp_path, rate_hz={"cam1": 60.0, "cam2": 60.0}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"people": [{"pose_keypoints_2d": [1, 2',
+        "[]",
+        '{"version": 1.3}',
+        '{"people": null}',
+        '{"people": [{"pose_keypoints_2d": [1, 2, 3, 4]}]}',
+        '{"people": [{"pose_keypoints_2d": ["left", 2, 3]}]}',
+        '{"people": [{"hand_left_keypoints_2d": [1, 2, 3]}]}',
+        "\x00",
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, text):
+    write_person(tmp_path)
+    (tmp_path / "cam_000009.json").write_text(text)
+    with pytest.raises(PipelineError, match="cam_000009.json is no OpenPose JSON"):
+        read(tmp_path)
+
+
+def test_files_that_do_not_belong_together_are_named(tmp_path):
+    write_person(tmp_path / "a", keypoints=5)
+    write_frame(tmp_path / "a", 9, [np.ones((4, 3))])
+    with pytest.raises(PipelineError, match="5 in .*, 4 in a_000000000009_keypoints.json"):
+        read(tmp_path / "a")
+    write_frame(tmp_path / "b", 1, [])
+    with pytest.raises(PipelineError, match="nobody is in any of the 1 files"):
+        read(tmp_path / "b")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(PipelineError, match="no JSON files in .*c: expected one a frame"):
+        read(tmp_path / "c")
+    (tmp_path / "c" / "frame.json").touch()
+    with pytest.raises(PipelineError, match="no frame number in its name"):
+        read(tmp_path / "c")
+    for name in ("x_1.json", "y_01.json"):
+        (tmp_path / "b" / name).touch()
+    with pytest.raises(PipelineError, match="x_1.json are both of frame 1"):
+        read(tmp_path / "b")
+
+
+def test_reading_is_fast(tmp_path):
+    write_person(tmp_path, frames=480, keypoints=26)
+    began = time.perf_counter()
+    read(tmp_path)
+    assert time.perf_counter() - began < 1.0  # about 0.05 s on an idle machine
+
+
+@pytest.mark.parametrize("each", vocabularies().values(), ids=lambda each: each.name)
+def test_a_vocabulary_is_consistent(each):
+    names = set(each.keypoints)
+    assert len(names) == len(each.keypoints)
+    other = {"L": "R", "R": "L"}
+    sided = {name for name in names if name[0] in other and name[1].isupper()}
+    assert {other[name[0]] + name[1:] for name in sided} == sided
+    assert len(sided) + len(CENTRE_LINE & names) + sum(n.startswith("Face") for n in names) == len(
+        names
+    )
+    assert each.bones and {end for bone in each.bones for end in bone} <= names
+
+
+def test_vocabularies_have_as_many_keypoints_as_their_models():
+    expected = {"halpe-26": 26, "body-25": 25, "coco-17": 17, "coco-wholebody-133": 133}
+    for name, count in expected.items():
+        assert len(vocabulary(name).keypoints) == count
+        assert vocabulary_of_size(count).name == name
+
+
+@pytest.mark.parametrize("name", ["halpe-26", "body-25", "coco-wholebody-133"])
+def test_the_augmenter_takes_what_the_vocabulary_gives_as_measured(name):
+    given = {each: np.ones((4, 3)) for each in vocabulary(name).keypoints}
+    _, kind = video_keypoints(given)
+    assert {kind[each] for each in VIDEO_KEYPOINTS if each in given} == {"measured"}
+
+
+def test_the_vocabulary_is_what_the_session_says_or_what_fits(tmp_path):
+    named = trial_of(tmp_path, keypoints="body-25")
+    assert vocabulary_of(named, {"cam1": 25, "cam2": 25}).name == "body-25"
+    assert vocabulary_of(trial_of(tmp_path), {"cam1": 26}).name == "halpe-26"
+    with pytest.raises(PipelineError, match="26 keypoints a person, but body-25.*has 25"):
+        vocabulary_of(named, {"cam1": 26})
+    with pytest.raises(PipelineError, match="have 14 keypoints.*halpe-26 .26.*coco-17 .17"):
+        vocabulary_of(trial_of(tmp_path), {"cam1": 14})
+    with pytest.raises(PipelineError, match="cam1 26, cam2 25"):
+        vocabulary_of(trial_of(tmp_path), {"cam1": 26, "cam2": 25})
+    with pytest.raises(PipelineError, match="no keypoint vocabulary 'halp'.*halpe-26"):
+        vocabulary_of(trial_of(tmp_path, keypoints="halp"), {"cam1": 26})
+
+
+def session_folder(tmp_path, cameras=("cam1", "cam2"), text="[trials.sway1]\nrate_hz = 60\n"):
+    (tmp_path / "calibration").mkdir(exist_ok=True)
+    (tmp_path / "calibration" / "Calib.toml").touch()
+    for name in cameras:
+        (tmp_path / "pose" / "sway1" / f"{name}_json").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "session.toml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_session_finds_trials_in_pose_and_in_videos(tmp_path):
+    folder = session_folder(tmp_path, text="keypoints = 'body-25'\n[trials.sway1]\nrate_hz = 60")
+    for name in ("static1/cam1.mp4", "static1/cam2.mp4"):
+        (folder / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "videos" / name).touch()
+    static, sway = Session(folder).trials()
+    assert sway.cameras == ["cam1", "cam2"] and sway.rate_hz == {"cam1": 60.0, "cam2": 60.0}
+    assert sway.keypoints == "body-25" and not sway.videos
+    assert sway.scaling_trial.name == "static1" and static.cameras == ["cam1", "cam2"]
+    assert not static.poses and static.keypoints is None
+
+
+def test_rates_and_names_may_be_given_by_trial_and_cameras_chosen(tmp_path):
+    text = (
+        "keypoints = 'body-25'\n[trials.sway1]\nrate_hz = {cam1 = 60.0, cam3 = 59.94}\n"
+        "keypoints = 'halpe-26'\ncameras = ['cam3', 'cam1']"
+    )
+    (trial,) = Session(session_folder(tmp_path, ("cam1", "cam2", "cam3"), text)).trials()
+    assert trial.cameras == ["cam3", "cam1"] and trial.keypoints == "halpe-26"
+    assert trial.rate_hz == {"cam1": 60.0, "cam3": 59.94}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[trials.sway1]\nrate_hz = {cam9 = 60}", "names camera cam9.*has cam1, cam2"),
+        ("[trials.sway1]\ncameras = ['cam9']", "names camera cam9.*pose/sway1 has cam1, cam2"),
+        ("[trials.sway1]\nrate_hz = -1", "trials.sway1.rate_hz.*greater than 0"),
+        ("[trials.walk1]\nrate_hz = 60", "videos/ and pose/ have sway1"),
+    ],
+)
+def test_mistakes_about_pose_in_session_toml_are_named(tmp_path, text, message):
+    with pytest.raises(PipelineError, match=message):
+        Session(session_folder(tmp_path, text=text)).trials()
+
+
+def test_videos_and_keypoints_must_belong_together(tmp_path):
+    folder = session_folder(tmp_path, text="[trials.sway1]\ncameras = ['cam1', 'cam2']")
+    (folder / "videos" / "sway1").mkdir(parents=True)
+    (folder / "videos" / "sway1" / "cam1.mp4").touch()
+    with pytest.raises(
+        PipelineError, match="sway1 has videos of cam1, but keypoints of cam1, cam2"
+    ):
+        Session(folder).trials()
+    (folder / "videos" / "sway1" / "cam2.mp4").touch()
+    (folder / "videos" / "sway1" / "cam3.mp4").touch()
+    (trial,) = Session(folder).trials()
+    assert list(trial.videos) == list(trial.poses) == trial.cameras == ["cam1", "cam2"]
+
+
+def test_a_rate_for_a_trial_without_keypoints_is_a_mistake(tmp_path):
+    folder = session_folder(tmp_path, (), "[trials.walk1]\nrate_hz = 60")
+    (folder / "videos" / "walk1").mkdir(parents=True)
+    (folder / "videos" / "walk1" / "cam1.mp4").touch()
+    with pytest.raises(PipelineError, match="gives rate_hz.*walk1.*there are none"):
+        Session(folder).trials()
+
+
+BYSTANDER_M, DROPPED, EMPTY = np.array([-1.0, 0.0, -2.0]), {5, 6}, 12
+
+
+def brought_session(tmp_path):
+    """Keypoints of a person and a smaller bystander, in changing order, without videos; two frames
+    of cam1 dropped, nobody in one of cam2.
+    """
+    cameras, truth = rig(), person()
+    folder = session_folder(tmp_path)
+    write_toml(cameras, folder / "calibration" / "Calib.toml")
+    for camera in cameras:
+        both = [camera.project(truth), camera.project(0.3 * truth + BYSTANDER_M)]
+        for index in range(FRAMES):
+            if camera.name == "cam1" and index in DROPPED:
+                continue
+            people = [np.column_stack([each[index], np.full(26, 0.9)]) for each in both]
+            people = people[:: (-1) ** index] if (camera.name, index) != ("cam2", EMPTY) else []
+            write_frame(folder / "pose/sway1" / f"{camera.name}_json", FIRST + index, people)
+    return folder, truth
+
+
+def run_to(folder, last="triangulate"):
+    (trial,) = Session(folder).trials()
+    settings = configure(trial.activity, {})
+    return trial, list(run_trial(trial, lambda _: settings, lambda *_: no_progress, last=last))
+
+
+def test_brought_keypoints_come_back_as_the_points_they_are_of(tmp_path):
+    folder, truth = brought_session(tmp_path)
+    trial, outcomes = run_to(folder)
+    assert not any(outcome.skipped for outcome in outcomes)
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
+    assert keypoints.attrs["vocabulary"] == "halpe-26" and keypoints.attrs["backend"] == "external"
+    points = load_dataset(trial.folder("triangulate") / "points.nc")
+    np.testing.assert_allclose(points.time, np.arange(FRAMES) / RATE_HZ, atol=1e-9)
+    assert [str(name) for name in points.keypoint.values] == list(HALPE)
+    position = points.position.transpose("time", "keypoint", "axis").values
+    np.testing.assert_allclose(position, truth, atol=1e-4)
+    seen = points.view_seen.transpose("camera", "time", "keypoint").values.all(-1)
+    assert set(np.flatnonzero(~seen[0])) == DROPPED and set(np.flatnonzero(~seen[1])) == {EMPTY}
+    assert seen[2:].all()
+
+
+def test_a_second_run_skips_and_a_changed_file_is_noticed(tmp_path):
+    folder, _ = brought_session(tmp_path)
+    run_to(folder)
+    assert all(outcome.skipped for outcome in run_to(folder)[1])
+    file = next((folder / "pose/sway1/cam3_json").iterdir())
+    file.write_text(file.read_text().replace("0.9", "0.8"))
+    redone = {outcome.stage: not outcome.skipped for outcome in run_to(folder)[1]}
+    assert redone["detect"] and redone["keypoints"] and redone["triangulate"]
+
+
+def test_one_camera_and_a_crowd_without_confidence_are_refused(tmp_path):
+    folder, _ = brought_session(tmp_path)
+    text = "[trials.sway1]\nrate_hz = 60\ncameras = ['cam1']"
+    (folder / "session.toml").write_text(text)
+    with pytest.raises(PipelineError, match="one camera .cam1.: depth needs two cameras"):
+        run_to(folder)
+    (folder / "session.toml").write_text("[trials.sway1]\nrate_hz = 60")
+    for path in (folder / "pose/sway1/cam2_json").iterdir():
+        path.write_text(path.read_text().replace("0.9", "0.01"))
+    with pytest.raises(PipelineError, match="camera cam2: nobody in .*cam2_json has enough"):
+        run_to(folder)
+
+
+def test_videos_beside_the_keypoints_give_the_time(tmp_path):
+    """Frames that a camera took late are late, and the JSON's number is the video's frame."""
+    folder, _ = brought_session(tmp_path)
+    (folder / "session.toml").unlink()
+    (folder / "videos/sway1").mkdir(parents=True)
+    times = regular(FRAMES + FIRST)
+    times[20:] += 0.1
+    for name in ("cam1", "cam2", "cam3", "cam4"):
+        write_video(folder / f"videos/sway1/{name}.mp4", times, size=(108, 192))
+    trial, _ = run_to(folder, "keypoints")
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    np.testing.assert_allclose(timeline.frame_time.sel(camera="cam2"), times, atol=1e-3)
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
+    known = keypoints.confidence.isel(person=0).sel(camera="cam1").values.any(-1)
+    assert set(np.flatnonzero(~known)) == {0, *(FIRST + index for index in DROPPED)}
+    write_video(folder / "videos/sway1/cam3.mp4", regular(FRAMES), size=(108, 192))
+    with pytest.raises(PipelineError, match="cam3.*keypoints of frame 30.*frames 0 to 29"):
+        run_to(folder, "keypoints")
+
+
+def test_keypoints_outside_the_image_are_told(tmp_path):
+    folder, _ = brought_session(tmp_path)
+    smaller = [
+        Camera(each.name, (500, 900), each.intrinsics, each.distortion, each.camera_from_world)
+        for each in rig()
+    ]
+    write_toml(smaller, folder / "calibration" / "Calib.toml")
+    outcomes = run_to(folder)[1]
+    notices = [notice for outcome in outcomes for notice in outcome.notices]
+    assert any("lie outside its image of 500x900 px" in notice for notice in notices)
