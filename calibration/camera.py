@@ -100,6 +100,12 @@ class Camera:
         turned[:3, :3] = turned[:3, :3] @ Y_UP_FROM[self.world_up].T
         return replace(self, camera_from_world=turned, world_up="+y")
 
+    def in_world(self, up: str) -> "Camera":
+        """Return a camera of a Y-up world in one whose axis `up` points up: a key of `Y_UP_FROM`."""
+        turned = self.camera_from_world.copy()
+        turned[:3, :3] = turned[:3, :3] @ Y_UP_FROM[up]
+        return replace(self, camera_from_world=turned, world_up=up)
+
     def scaled_to(self, image_size: tuple[int, int]) -> "Camera":
         """Return the camera for images resized to another width and height."""
         factors = np.array(image_size) / self.image_size

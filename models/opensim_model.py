@@ -4,7 +4,7 @@ Seth et al., OpenSim: Simulating musculoskeletal dynamics and neuromuscular cont
 and animal movement, PLoS Comput Biol 14(7), 2018.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from models.assets import asset_folder, is_present
 from pipeline.errors import PipelineError
@@ -132,6 +133,24 @@ def marker_names(model) -> list[str]:
     """Names of a model's markers."""
     markers = model.getMarkerSet()
     return [markers.get(index).getName() for index in range(markers.getSize())]
+
+
+def add_markers(model, marker_set: Path) -> None:
+    """Give a model the markers of a file instead of its own."""
+    with telling_opensim_errors(f"reading {marker_set}"):
+        model.updateMarkerSet(opensim().MarkerSet(str(marker_set)))
+        model.initSystem()
+
+
+def check_markers(model, names: Iterable[str]) -> None:
+    """Raise PipelineError if a model lacks some of these markers."""
+    if missing := sorted(set(names) - set(marker_names(model))):
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise PipelineError(
+            f"the model lacks the markers {', '.join(missing[:5])}{more}. Name a file that has the "
+            "augmenter's marker set (--markers), or choose a packaged model: best, "
+            + ", ".join(each.name for each in MODELS)
+        )
 
 
 def scale_model(
@@ -358,15 +377,49 @@ def marker_positions(
     model, angles: pd.DataFrame, names: Sequence[str]
 ) -> Float[np.ndarray, "time marker 3"]:
     """Where a model's markers are, m, by forward kinematics; a row of angles (rad and m) a sample."""
+    markers = [model.getMarkerSet().get(name) for name in names]
+    return np.array([
+        [marker.getLocationInGround(state).to_numpy() for marker in markers]
+        for state in _posed(model, angles)
+    ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BodyPoses:
+    """Where a model's bodies are over time."""
+
+    names: tuple[str, ...]
+    position: Float[np.ndarray, "time body 3"]
+    """Of the bodies' origins in the world, m."""
+    rotation: Float[np.ndarray, "time body 3 3"]
+    """From body to world."""
+
+
+def body_poses(model, angles: pd.DataFrame) -> BodyPoses:
+    """Where all bodies are, by forward kinematics; a row of angles (rad and m) a sample."""
+    bodies = [model.getBodySet().get(index) for index in range(model.getBodySet().getSize())]
+    position, quaternion = [], []
+    for state in _posed(model, angles):
+        transforms = [body.getTransformInGround(state) for body in bodies]
+        position.append([each.p().to_numpy() for each in transforms])
+        turns = [each.R().convertRotationToQuaternion() for each in transforms]
+        quaternion.append([[each.get(index) for index in range(4)] for each in turns])
+    names = tuple(body.getName() for body in bodies)
+    turn = Rotation.from_quat(np.reshape(quaternion, (-1, 4)), scalar_first=True)
+    position = np.array(position)
+    return BodyPoses(names, position, turn.as_matrix().reshape(*position.shape[:2], 3, 3))
+
+
+def _posed(model, angles: pd.DataFrame):
+    """Yield the model's state for each row of angles, constraints satisfied."""
     state = model.initSystem()
-    coordinates, markers, rows = model.getCoordinateSet(), model.getMarkerSet(), []
-    for _, row in angles.iterrows():
-        for name, value in row.items():
-            coordinates.get(name).setValue(state, float(value), False)
+    coordinates = [model.getCoordinateSet().get(name) for name in angles]
+    for row in angles.to_numpy(float):
+        for coordinate, value in zip(coordinates, row, strict=True):
+            coordinate.setValue(state, float(value), False)
         model.assemble(state)
         model.realizePosition(state)
-        rows.append([markers.get(name).getLocationInGround(state).to_numpy() for name in names])
-    return np.array(rows)
+        yield state
 
 
 def rotational_coordinates(model) -> set[str]:

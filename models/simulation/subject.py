@@ -1,0 +1,103 @@
+"""Subject: a random adult, and an OpenSim model scaled to them."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from models.opensim_model import body_poses, opensim, telling_opensim_errors
+from models.simulation.landmarks import SOLE_HEIGHT_M, check_bodies, keypoint_positions
+
+STATURE_M = {"female": (1.629, 0.064), "male": (1.756, 0.069)}
+"""Mean and standard deviation of stature (Gordon et al., 2012 Anthropometric Survey of U.S. Army
+Personnel, ANSUR II, NATICK/TR-15/007, 2014)."""
+PERCENTILES = (0.05, 0.95)
+BODY_MASS_INDEX = (24.0, 2.5)
+SEGMENT_SPREAD = 0.03
+"""Standard deviation of a segment's length at a given stature, as a share of it: ANSUR II's
+coefficients of variation of leg and arm lengths, stature taken out, are about 3 %."""
+ASYMMETRY_SPREAD = 0.006
+"""Standard deviation of right against left: legs differ by 5 mm on average (Knutson, Chiropr Osteopat
+13:11, 2005)."""
+GROUPS = {
+    "pelvis": ("pelvis", "sacrum"), "trunk": ("torso", "head"), "thigh": ("femur", "patella"),
+    "shank": ("tibia",), "foot": ("talus", "calcn", "toes"), "upper_arm": ("humerus",),
+    "forearm": ("ulna", "radius", "hand"),
+}  # fmt: skip
+"""Bodies (without side) that are scaled together."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Size of a person, and how their segments differ from the average."""
+
+    sex: str
+    height_m: float
+    mass_kg: float
+    segment_factors: dict[str, float]
+    """By body group and side (`thigh_r`): length relative to the average at this height."""
+
+
+def draw_person(random: np.random.Generator) -> Person:
+    """Draw a person between the 5th and the 95th percentile of their sex's height."""
+    sex = str(random.choice(list(STATURE_M)))
+    height_m = float(norm.ppf(random.uniform(*PERCENTILES), *STATURE_M[sex]))
+    mass_kg = random.normal(*BODY_MASS_INDEX) * height_m**2
+    factors = {}
+    for group in GROUPS:
+        both = 1 + SEGMENT_SPREAD * np.clip(random.normal(), -2, 2)
+        for side, sign in (("r", 0.5), ("l", -0.5)):
+            factors[f"{group}_{side}"] = both
+            if group not in ("pelvis", "trunk"):
+                factors[f"{group}_{side}"] *= 1 + sign * ASYMMETRY_SPREAD * random.normal()
+    return Person(sex, height_m, mass_kg, factors)
+
+
+def stature_m(model) -> float:
+    """From the sole to the top of the head of a model that stands upright."""
+    upright = pd.DataFrame({name: [0.0] for name in ("knee_angle_r", "knee_angle_l")})
+    placed = keypoint_positions(body_poses(model, upright))
+    sole = min(placed[name][0, 1] for name in ("RHeel", "LHeel", "RBigToe", "LBigToe"))
+    return float(placed["Head"][0, 1] - sole + SOLE_HEIGHT_M)
+
+
+def scaled_to(model, person: Person, resize: bool = True) -> tuple[Person, Any]:
+    """Return a copy of a model that has the person's height, proportions and mass, and the person.
+
+    Without `resize` the model stays, and the person has its height and the average proportions.
+
+    Raises PipelineError if it lacks bodies that keypoints are placed on.
+    """
+    bodies = {model.getBodySet().get(i).getName() for i in range(model.getBodySet().getSize())}
+    check_bodies(bodies)
+    if not resize:
+        height_m = stature_m(model)
+        return replace(person, height_m=height_m, segment_factors={}), model
+    proportioned = _scaled(model, {body: _factor(body, person) for body in bodies}, person.mass_kg)
+    size = person.height_m / stature_m(proportioned)
+    return person, _scaled(proportioned, dict.fromkeys(bodies, size), person.mass_kg)
+
+
+def _factor(body: str, person: Person) -> float:
+    stem, _, side = body.rpartition("_") if body.endswith(("_r", "_l")) else (body, "", "r")
+    group = next((name for name, stems in GROUPS.items() if stem in stems), "trunk")
+    return person.segment_factors[f"{group}_{side}"]
+
+
+def _scaled(model, factors: dict[str, float], mass_kg: float):
+    package = opensim()
+    copy = model.clone()
+    copy.finalizeConnections()
+    scales = package.ScaleSet()
+    for body, factor in factors.items():
+        scale = package.Scale()
+        scale.setSegmentName(body)
+        scale.setScaleFactors(package.Vec3(float(factor)))
+        scale.setApply(True)
+        scales.cloneAndAppend(scale)
+    with telling_opensim_errors("scaling the simulated person's model"):
+        copy.scale(copy.initSystem(), scales, True, float(mass_kg))
+        copy.initSystem()
+    return copy

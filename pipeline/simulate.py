@@ -1,0 +1,173 @@
+"""Simulate: a session whose joint angles are known exactly, from a motion, a person and cameras."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from calibration import Camera
+from models.augmenter import MARKERS, VIDEO_KEYPOINTS
+from models.opensim_model import (
+    add_markers,
+    check_markers,
+    generic_model,
+    load_model,
+)
+from models.simulation.detector import Errors, appearance_offsets
+from models.simulation.motion import MOVEMENTS, on_model, recorded
+from models.simulation.rig import miscalibrated, place_cameras
+from models.simulation.scene import Scene, View, make_scene, observe, random_for
+from models.simulation.subject import Person, draw_person, scaled_to
+from models.vocabulary import vocabulary
+from pipeline.config import explain
+from pipeline.errors import PipelineError
+from stages.compare import read_angles
+
+STATIC = "static1"
+
+
+class Plan(BaseModel):
+    """What to simulate. The same plan gives the same session, to the last digit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    motion: str = "squats"
+    """A built-in movement, or the path of an OpenSim motion file."""
+    model: str = "best"
+    """A packaged OpenSim model by name, or the path of an .osim."""
+    markers: str | None = None
+    """A file with the augmenter's marker set, for an .osim that lacks it."""
+    resize: bool = True
+    """Scale the model to a random adult; else the person is as the model is."""
+    cameras: int = Field(4, ge=2, le=8)
+    rates_hz: tuple[float, ...] = Field((60.0,), min_length=1)
+    """Frames per second of the first camera, the second …; the last one holds for the rest."""
+    vocabulary: str = "halpe-26"
+    """Names and order of the 2D keypoints."""
+    seed: int = Field(0, ge=0)
+    errors: Errors = Errors()
+    static: bool = True
+    """Also a static trial, for scaling."""
+    duration_s: float | None = Field(None, gt=0.5)
+    """Keep this much of the movement's start."""
+
+
+def plan_from(values: Mapping[str, Any], noise: float, errors: Sequence[str]) -> Plan:
+    """Make a plan of options, the size of all errors, and `SOURCE=SIZE` of single ones.
+
+    Raises PipelineError for an unknown source of errors, or a value out of range.
+    """
+    sizes: dict[str, Any] = dict.fromkeys(Errors.model_fields, noise)
+    for each in errors:
+        source, _, size = each.partition("=")
+        sizes[source.strip()] = size.strip()
+    try:
+        return Plan.model_validate({**values, "errors": sizes})
+    except ValidationError as error:
+        raise PipelineError(explain(error, "simulate", Plan)) from error
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One simulated trial: the truth, and what each camera's detector gives."""
+
+    name: str
+    scene: Scene
+    views: dict[str, View]
+    """By camera."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A simulated session; worlds are Y up, m."""
+
+    plan: Plan
+    person: Person
+    cameras: list[Camera]
+    """As they truly are."""
+    calibrated: list[Camera]
+    """As the session's calibration has them."""
+    keypoints: tuple[str, ...]
+    rates_hz: dict[str, float]
+    trials: list[Trial]
+
+
+def simulate(plan: Plan) -> Simulation:
+    """Draw a person, cameras and errors, and film the motion, and a static trial, with them.
+
+    Raises PipelineError for a motion, model or vocabulary that cannot be used.
+    """
+    known = vocabulary(plan.vocabulary)
+    person, model = _person(plan)
+    offsets = appearance_offsets(
+        _marked(known.keypoints), plan.errors, random_for(plan.seed, "appearance")
+    )
+    name, angles = _motion(plan, model)
+    scenes = {name: make_scene(person, model, angles, offsets)}
+    if plan.static:
+        standing = on_model(MOVEMENTS["static"](random_for(plan.seed, "static")), model)
+        scenes = {STATIC: make_scene(person, model, standing, offsets)} | scenes
+    target = scenes[name].keypoints["midHip"].mean(0)
+    cameras = place_cameras(plan.cameras, target, random_for(plan.seed, "cameras"))
+    rates = [*plan.rates_hz, *[plan.rates_hz[-1]] * plan.cameras][: plan.cameras]
+    rates_hz = {camera.name: rate for camera, rate in zip(cameras, rates, strict=True)}
+    trials = []
+    for trial, scene in scenes.items():
+        views = {
+            camera.name: observe(
+                scene, camera, known.keypoints, rates_hz[camera.name], plan.errors,
+                random_for(plan.seed, f"{trial} {camera.name}"),
+            )
+            for camera in cameras
+        }  # fmt: skip
+        trials.append(Trial(trial, scene, views))
+    calibrated = [
+        miscalibrated(
+            each, plan.errors.calibration, random_for(plan.seed, f"calibrate {each.name}")
+        )
+        for each in cameras
+    ]
+    return Simulation(plan, person, cameras, calibrated, known.keypoints, rates_hz, trials)
+
+
+def _marked(keypoints: Sequence[str]) -> list[str]:
+    """Every keypoint whose place matters, the augmenter's among them, in a fixed order."""
+    return sorted({*keypoints, *VIDEO_KEYPOINTS})
+
+
+def _person(plan: Plan) -> tuple[Person, Any]:
+    """The person, and their model with the augmenter's markers."""
+    if Path(plan.model).suffix.lower() == ".osim":
+        model = load_model(_existing(plan.model))
+        if plan.markers:
+            add_markers(model, _existing(plan.markers))
+    else:
+        generic = generic_model(plan.model)
+        model = load_model(generic.folder / generic.model)
+        add_markers(model, generic.folder / generic.markers)
+    check_markers(model, MARKERS)
+    return scaled_to(model, draw_person(random_for(plan.seed, "person")), plan.resize)
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise PipelineError(f"there is no file {path}")
+    return Path(path)
+
+
+def _motion(plan: Plan, model) -> tuple[str, pd.DataFrame]:
+    """Name of the trial, and its coordinates (rad and m)."""
+    if plan.motion in MOVEMENTS:
+        angles = on_model(MOVEMENTS[plan.motion](random_for(plan.seed, "motion")), model)
+        name = f"{plan.motion}1"
+    elif Path(plan.motion).is_file():
+        path = Path(plan.motion)
+        angles, name = recorded(read_angles(path), model, path), path.stem
+    else:
+        raise PipelineError(
+            f"there is no movement or motion file '{plan.motion}'. Movements: {', '.join(MOVEMENTS)}."
+        )
+    return name, angles[: plan.duration_s] if plan.duration_s else angles
