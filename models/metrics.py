@@ -48,10 +48,8 @@ def angle_errors(result: Curve, reference: Curve) -> dict[str, float]:
     both = np.isfinite(result) & np.isfinite(reference)
     result, reference = result[both], reference[both]
     if len(result) < 2:
-        names = (
-            "rmse mae bias max limit_low limit_high correlation multiple_correlation range_error"
-        )
-        return {**dict.fromkeys(names.split(), np.nan), "samples": len(result)}
+        keys = "rmse mae bias max limit_low limit_high correlation multiple_correlation range_error"
+        return {**dict.fromkeys(keys.split(), np.nan), "samples": len(result)}
     difference = result - reference
     bias, spread = difference.mean(), difference.std(ddof=1)
     moving = min(np.ptp(result), np.ptp(reference)) > STILL
@@ -227,7 +225,7 @@ def distance_figures(distances_mm: Float[np.ndarray, "*any"]) -> dict[str, float
     known = distances_mm[np.isfinite(distances_mm)]
     empty = not len(known)
     return {
-        "mean_mm": np.nan if empty else float(known.mean()),
+        "mean_mm": mean_known(known),
         "p95_mm": np.nan if empty else float(np.percentile(known, 95)),
         "max_mm": np.nan if empty else float(known.max()),
         **{f"pck_{r}mm": np.nan if empty else float((known < r).mean()) for r in PCK_MM},
@@ -264,12 +262,18 @@ def segment_length_errors(
     return {"length_error_mm": error, "length_sd_mm": np.sqrt(variance)}
 
 
-def reprojection_errors_px(
-    projected: Float[np.ndarray, "camera time point 2"],
-    observed: Float[np.ndarray, "camera time point 2"],
-) -> Float[np.ndarray, "camera time point"]:
-    """Distance in the image between projected points and where they should be, px."""
-    return np.linalg.norm(projected - observed, axis=-1)
+def mean_known(values: Float[np.ndarray, "*any"]) -> float:
+    """Mean of the values that are known; NaN if none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan
+
+
+def ranges(curves: Float[np.ndarray, "time curve"]) -> Float[np.ndarray, "curve"]:
+    """Range of each curve over its known samples; 0 if none is."""
+    known = np.isfinite(curves)
+    high = curves.max(0, where=known, initial=-np.inf)
+    low = curves.min(0, where=known, initial=np.inf)
+    return np.where(known.any(0), high - low, 0)
 
 
 def _known(*points: Float[np.ndarray, "*any 3"]) -> Bool[np.ndarray, "*any"]:

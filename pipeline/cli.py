@@ -4,6 +4,7 @@ import io
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -233,21 +234,19 @@ def evaluate(
       pipeline evaluate sessions/a sessions/b
     """
     from pipeline import evaluate as evaluation
-    from stages.compare import compare
+    from pipeline.evaluation_text import averages_table, coordinates_table
+    from stages.comparison import compare
 
     failed = []
     where, seconds = evaluation.parse_space(space), evaluation.parse_lag(lag)
-
-    def against(result, reference):
-        return compare(result, reference, where, seconds, max_lag)
-
-    if all(evaluation.is_session(path) for path in paths):
+    against = partial(compare, space=where, lag_s=seconds, max_lag_s=max_lag)
+    if all((path / "truth").is_dir() for path in paths):
         means, failed, folder = evaluation.evaluate_sessions(paths, out, against, _tell_comparison)
-        console.print(evaluation.averages_table(means))
+        console.print(averages_table(means), highlight=False)
     elif len(paths) == 2:
         comparison, folder = evaluation.evaluate_pair(*paths, out, against)
         if comparison.angles:
-            console.print(evaluation.coordinates_table(comparison.angles))
+            console.print(coordinates_table(comparison.angles, console.width), highlight=False)
         _tell_comparison(str(paths[0]), comparison)
     else:
         raise PipelineError(
@@ -261,7 +260,7 @@ def evaluate(
 
 def _tell_comparison(name: str, outcome) -> None:
     """Print what came of one comparison: its figures, or why there are none."""
-    from pipeline.evaluate import lines_of
+    from pipeline.evaluation_text import lines_of
 
     console.print(f"[bold]{escape(name)}[/]", soft_wrap=True)
     if isinstance(outcome, PipelineError):

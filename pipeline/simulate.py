@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +24,7 @@ from models.simulation.subject import Person, draw_person, scaled_to
 from models.vocabulary import vocabulary
 from pipeline.config import explain
 from pipeline.errors import PipelineError
-from stages.compare import read_angles
+from stages.recordings import read_angles
 
 STATIC = "static1"
 
@@ -32,7 +32,7 @@ STATIC = "static1"
 class Plan(BaseModel):
     """What to simulate. The same plan gives the same session, to the last digit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     motion: str = "squats"
     """A built-in movement, or the path of an OpenSim motion file."""
@@ -43,7 +43,7 @@ class Plan(BaseModel):
     resize: bool = True
     """Scale the model to a random adult; else the person is as the model is."""
     cameras: int = Field(4, ge=2, le=8)
-    rates_hz: tuple[float, ...] = Field((60.0,), min_length=1)
+    rates_hz: tuple[Annotated[float, Field(ge=5, le=1000)], ...] = Field((60.0,), min_length=1)
     """Frames per second of the first camera, the second …; the last one holds for the rest."""
     vocabulary: str = "halpe-26"
     """Names and order of the 2D keypoints."""
@@ -145,6 +145,8 @@ def _person(plan: Plan) -> tuple[Person, Any]:
         if plan.markers:
             add_markers(model, _existing(plan.markers))
     else:
+        if plan.markers:
+            raise PipelineError("--markers is for an .osim file: a packaged model has its markers")
         generic = generic_model(plan.model)
         model = load_model(generic.folder / generic.model)
         add_markers(model, generic.folder / generic.markers)

@@ -15,6 +15,8 @@ CUT_OFF = 0.4
 """A repetition comes back to where it began, to within this share of its depth."""
 MIN_STEP_M = 0.15
 """A step brings the heel at least this much to the front."""
+MIN_SWING_DEG = 20.0
+"""A swing of the leg bends the knee at least this much; the loaded leg bends by some 15°."""
 SHORTEST_SAMPLES = 20
 MIN_STRIDE_S, MIN_BEND_S = 0.5, 0.6
 """Two heel strikes of one foot, two squats, are at least this far apart."""
@@ -33,14 +35,27 @@ def knee_bends(time_s: Float[np.ndarray, "time"], knee_deg: Float[np.ndarray, "t
     return [span for part in _whole(time_s, knee_deg) for span in _between_extensions(*part)]
 
 
-def strides(time_s: Float[np.ndarray, "time"], heel_ahead_m: Float[np.ndarray, "time"]) -> Spans:
-    """Gait: from one heel strike of a foot to the next, with no gap between.
+def strides(
+    time_s: Float[np.ndarray, "time"], swing: Float[np.ndarray, "time"], least: float = MIN_STEP_M
+) -> Spans:
+    """Gait: from one peak of a side's swing to its next, with no gap between.
 
-    A heel strikes when it is farthest ahead of the pelvis (Zeni, Richards and Higginson, Two simple
-    methods for determining gait events during treadmill and overground walking using kinematic
-    data, Gait Posture 27(4), 2008).
+    `swing` is how far the heel is ahead of the pelvis, m: farthest when it strikes (Zeni, Richards
+    and Higginson, Two simple methods for determining gait events during treadmill and overground
+    walking using kinematic data, Gait Posture 27(4), 2008). Without markers it is knee flexion,
+    degrees, with `least` `MIN_SWING_DEG`: such a repetition lasts a stride too, but begins in early
+    swing, and its 0 % is not that of gait curves.
+
+    Peaks are those that, after a low-pass at 6 Hz, rise by 40 % of the range and by `least`.
     """
-    return [span for part in _whole(time_s, heel_ahead_m) for span in _between_strikes(*part)]
+    spans = []
+    for times, curve in _whole(time_s, swing):
+        smooth, rate = _low_pass(times, curve)
+        prominence = max(least, 0.4 * np.ptp(smooth))
+        peaks, _ = find_peaks(smooth, prominence=prominence, distance=int(MIN_STRIDE_S * rate) or 1)
+        strikes = times[peaks].tolist()
+        spans += zip(strikes[:-1], strikes[1:], strict=True)
+    return spans
 
 
 def heel_ahead_m(
@@ -89,15 +104,6 @@ def _between_extensions(time_s, knee_deg):
         end = peak + int(np.flatnonzero(fall <= fall.min() + ALREADY_BENT * depth)[0])
         repetitions.append((float(time_s[start]), float(time_s[end])))
     return repetitions
-
-
-def _between_strikes(time_s, heel_ahead):
-    smooth, rate = _low_pass(time_s, heel_ahead)
-    prominence = max(MIN_STEP_M, 0.4 * np.ptp(smooth))
-    peaks, _ = find_peaks(smooth, prominence=prominence, distance=int(MIN_STRIDE_S * rate) or 1)
-    return [
-        (float(time_s[a]), float(time_s[b])) for a, b in zip(peaks[:-1], peaks[1:], strict=True)
-    ]
 
 
 def normalise_cycles(

@@ -60,23 +60,26 @@ def _add_band(figure, curves, colour, row):
 
 def all_coordinates(angles: pd.DataFrame, units: Mapping[str, str]) -> go.Figure:
     """Every coordinate over time, one shown at a time by a menu."""
-    figure = go.Figure()
-    buttons = []
-    for position, name in enumerate(angles.columns):
-        figure.add_scatter(
-            x=angles.index, y=angles[name], name=name, visible=position == 0, line_color="#444"
-        )
-        shown = [each == position for each in range(angles.shape[1])]
-        buttons.append({
-            "label": name,
-            "method": "update",
-            "args": [{"visible": shown}, {"yaxis.title.text": f"{name} ({units[name]})"}],
-        })  # fmt: skip
-    first = angles.columns[0]
+    curves = {
+        name: [go.Scatter(x=angles.index, y=angles[name], name=name, line_color="#444")]
+        for name in angles
+    }
+    return with_menu(curves, units).update_layout(showlegend=False)
+
+
+def with_menu(curves: Mapping[str, list[go.Scatter]], units: Mapping[str, str]) -> go.Figure:
+    """Curves over time by coordinate, those of one shown at a time by a menu."""
+    figure, buttons = go.Figure(), []
+    owners = np.repeat(list(curves), [len(traces) for traces in curves.values()])
+    titles = {name: f"{name} ({units[name]})" for name in curves}
+    first = next(iter(curves))
+    for name, traces in curves.items():
+        figure.add_traces([trace.update(visible=name == first) for trace in traces])
+        arguments = [{"visible": (owners == name).tolist()}, {"yaxis.title.text": titles[name]}]
+        buttons.append({"label": name, "method": "update", "args": arguments})
     return figure.update_layout(
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top"}],
-        height=380, template="simple_white", xaxis_title="time (s)", showlegend=False,
-        yaxis_title=f"{first} ({units[first]})",
+        height=380, template="simple_white", xaxis_title="time (s)", yaxis_title=titles[first],
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """A result whose errors are known is compared with its reference: figures, files and messages."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,21 +14,15 @@ from calibration import Camera
 from calibration.aniposelib_toml import write_toml
 from pipeline.cli import app
 from pipeline.errors import PipelineError
-from pipeline.evaluate import averages, read_recording
+from pipeline.evaluate import read_recording
+from pipeline.evaluation_files import averages
 from pipeline.files import save_dataset
-from stages.compare import (
-    IDENTITY,
-    Recording,
-    Trajectories,
-    compare,
-    compare_angles,
-    compare_points,
-    read_angles,
-    read_space,
-    resample,
-)
+from stages.align import resample
+from stages.compare import compare_angles, compare_points
+from stages.comparison import compare
 from stages.export import write_trc
 from stages.kinematics import write_mot
+from stages.recordings import IDENTITY, Recording, Trajectories, read_angles, read_space
 
 NAMES = [
     "pelvis_rotation",
@@ -217,11 +213,70 @@ def test_samples_that_were_not_solved_are_left_out():
     assert compared.repetitions.repetition.nunique() < 3
 
 
+def walking(time_s, stride_s=1.1):
+    """Knees that bend by 15° in stance and 60° in swing, the left half a stride after the right."""
+    phase = {"r": time_s / stride_s % 1, "l": (time_s / stride_s - 0.5) % 1}
+    curves = {
+        f"knee_angle_{side}": 15 * np.exp(-(((at - 0.15) / 0.07) ** 2))
+        + 60 * np.exp(-(((at - 0.7) / 0.1) ** 2))
+        for side, at in phase.items()
+    }
+    return pd.DataFrame(curves, index=pd.Index(time_s, name="time"))
+
+
+def test_strides_are_each_sides_own_and_found_in_the_reference():
+    names = ["knee_angle_r", "knee_angle_l"]
+    still = walking(AT_60) * 0
+    found = compare_angles(still, walking(AT_100), names, repetitions="strides").repetitions
+    by_name = found.groupby("coordinate")
+    assert by_name.size().to_dict() == {"knee_angle_l": 6, "knee_angle_r": 6}
+    assert np.allclose(found.end_s - found.start_s, 1.1, atol=0.02)
+    first = by_name.start_s.min()
+    assert first["knee_angle_r"] == pytest.approx(0.7 * 1.1, abs=0.02)
+    assert first["knee_angle_l"] == pytest.approx(0.2 * 1.1, abs=0.02)
+    assert np.allclose(found["max"], 60, atol=0.5)
+
+
+@pytest.mark.parametrize("trial, is_gait", [("walking1", True), ("squats1", False), ("a1", False)])
+def test_a_trials_name_says_what_a_repetition_is(tmp_path, trial, is_gait):
+    result, truth = tmp_path / "results" / trial / "angles.mot", tmp_path / "truth" / trial
+    write_mot(result, walking(AT_60))
+    write_mot(truth / "angles.mot", walking(AT_100))
+    assert evaluate(result.parent, truth, "--lag", 0).exit_code == 0
+    found = pd.read_csv(result.parent / "comparison" / "repetitions.csv")
+    begins = found.groupby("coordinate").start_s.first()
+    assert (begins["knee_angle_r"] != begins["knee_angle_l"]) == is_gait  # bends are of both knees
+
+
+def test_the_terminals_table_fits_and_begins_with_the_legs(files, monkeypatch):
+    for width, more in ((80, False), (120, True)):
+        monkeypatch.setattr("pipeline.cli.console.width", width)
+        lines = evaluate(*files).output.splitlines()
+        assert max(map(len, lines[:8])) <= width
+        assert [line.split()[0] for line in lines[1:6]] == [
+            "hip_flexion_r", "knee_angle_r", "knee_angle_l", "pelvis_rotation", "pelvis_tx",
+        ]  # fmt: skip
+        assert ("CMC" in lines[0]) == more
+        assert "left out: mtp_angle_r" in "\n".join(lines[6:10])
+
+
 def test_what_only_one_side_has_is_said():
     mine = Recording("a", squats(AT_60).rename(columns={"mtp_angle_r": "toe_r"}), {})
     compared = compare(mine, Recording("b", squats(AT_100), {}), IDENTITY, 0.0)
     assert any("only the result has, not compared: toe_r" in each for each in compared.notices)
     assert any("only the reference has, not compared: mtp_angle_r" in n for n in compared.notices)
+
+
+def test_keypoints_in_a_results_markers_are_nothing_to_say_and_long_lists_are_cut():
+    names = ("RHip", "r_knee_study", *(f"extra{number}" for number in range(8)))
+    position = np.repeat(walker(AT_60)[:, :1], 10, axis=1)
+    mine = Recording("a", pd.DataFrame(), {"markers": Trajectories(AT_60, names, position)})
+    shared = Trajectories(AT_60, names[1:2], position[:, :1])
+    compared = compare(mine, Recording("b", pd.DataFrame(), {"markers": shared}), IDENTITY, 0.0)
+    assert compared.notices == [
+        "markers that only the result has, not compared: extra0, extra1, extra2, extra3, extra4, "
+        "extra5 and 2 more."
+    ]
 
 
 def test_points_are_in_the_result_world_by_a_rigid_fit_or_a_file(tmp_path, monkeypatch):
@@ -261,7 +316,7 @@ def test_yaml_lists_on_lines_of_their_own_are_read_too(tmp_path):
     [
         ([[0, 0, -1], [0, -1, 0], [0, 0, -1]], "no rotation (determinant 0"),
         ([[1, 0, 0], [0, 1, 0], [0, 0, -1]], "no rotation (determinant -1"),
-        ([[1, 0, 0], [0, 1, 0]], "is not 9 finite numbers"),
+        ([[1, 0, 0], [0, 1, 0]], "gives no transform: cannot reshape"),
     ],
 )
 def test_a_transform_that_is_no_rotation_is_refused(tmp_path, rotation, said):
@@ -287,8 +342,10 @@ def test_noise_of_points_is_their_error(tmp_path):
 
 def test_the_lag_of_points_does_not_depend_on_the_world():
     turned = walker(AT_60 - 0.2) @ Rotation.from_euler("y", 90, degrees=True).as_matrix().T
-    mine = Recording("a", None, {"points": Trajectories(AT_60, POINTS, turned)})
-    truth = Recording("b", None, {"markers": Trajectories(AT_100, POINTS, walker(AT_100))})
+    mine = Recording("a", pd.DataFrame(), {"points": Trajectories(AT_60, POINTS, turned)})
+    truth = Recording(
+        "b", pd.DataFrame(), {"markers": Trajectories(AT_100, POINTS, walker(AT_100))}
+    )
     compared = compare(mine, truth, None)
     assert compared.alignment.lag_s == pytest.approx(0.2, abs=2e-3)
     assert compared.points["points"].overall["mpjpe_mm"] < 3
@@ -375,6 +432,31 @@ def test_a_trials_markers_and_keypoints_are_found(tmp_path):
     assert "markers (5): MPJPE 10.0 mm" in outcome.output
     assert "keypoints (5): MPJPE 0.0 mm" in outcome.output
     assert "reprojection" in outcome.output
+
+
+@pytest.mark.slow
+def test_the_truth_of_a_simulation_has_no_error(tmp_path):
+    folder = tmp_path / "sim"
+    simulated = CliRunner().invoke(app, ["simulate", str(folder), "--noise=0", "--duration=2"])
+    assert simulated.exit_code == 0, simulated.output
+    for trial in ("static1", "squats1"):
+        result, truth = folder / "results" / trial, folder / "truth" / trial
+        (result / "08_export").mkdir(parents=True)
+        shutil.copy(truth / "markers.trc", result / "08_export")
+        if trial == "squats1":
+            (result / "09_kinematics").mkdir()
+            shutil.copy(truth / "angles.mot", result / "09_kinematics")
+    outcome = evaluate(folder)
+    assert outcome.exit_code == 0, outcome.output
+    assert "nan" not in outcome.output
+    table = pd.read_csv(folder / "results" / "squats1" / "comparison" / "angles.csv")
+    assert np.allclose(table.filter(regex="rmse|mae|bias|max|limit|range_error"), 0, atol=1e-6)
+    averages = pd.read_csv(folder / "comparison" / "averages.csv").set_index("name")
+    assert "static" not in averages.index
+    assert averages.lower_limb_correlation["squats"] == pytest.approx(1)
+    points = averages.filter(regex="mpjpe|max_mm|jitter|segment_length_error|reprojection")
+    assert points.shape[1] >= 5
+    assert np.allclose(points, 0, atol=1e-3)
 
 
 def test_errors_say_what_is_missing_and_where(tmp_path, files):

@@ -17,7 +17,6 @@ from models.metrics import (
     find_lag,
     multiple_correlation,
     point_distances_mm,
-    reprojection_errors_px,
     segment_length_errors,
     similarity,
     transform,
@@ -249,8 +248,3 @@ def test_a_segment_that_is_too_long_and_wobbles():
     errors = segment_length_errors(start, end, start, truth)
     assert errors["length_error_mm"] == pytest.approx(30)
     assert errors["length_sd_mm"] == pytest.approx(10)
-
-
-def test_reprojection_errors_are_distances_in_the_image():
-    projected = np.zeros((2, 3, 4, 2))
-    assert np.allclose(reprojection_errors_px(projected, projected + [3, 4]), 5)

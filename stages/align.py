@@ -1,0 +1,164 @@
+"""Bring a result and its reference together: in time, by a lag and resampling, and in space."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import make_interp_spline
+
+from models.metrics import Lag, find_lag, ranges, similarity
+from pipeline.errors import PipelineError
+from stages.recordings import (
+    Recording,
+    Space,
+    Trajectories,
+    in_common,
+    is_rotation,
+    pairs_of_points,
+)
+from stages.series import stretches
+
+WORLD_FRAME = "pelvis_"
+"""Coordinates of this name place the body in the world: they differ if the worlds do."""
+SHORTEST_S = 0.5
+"""Less than this cannot be aligned or judged."""
+LEAST_CORRELATION = 0.5
+"""A lag found with less is not believed."""
+MOVES_DEG = 5.0
+"""A coordinate that ranges over less on either side has no say in the lag."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The lag that was taken out, and why."""
+
+    lag_s: float
+    """Positive where the result comes later."""
+    correlation: float
+    """That the lag rests on; NaN if it was given."""
+    description: str
+    notices: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        known = not np.isnan(self.correlation)
+        rests = f", correlation {self.correlation:.3f}" if known else ""
+        return f"lag {self.lag_s * 1000:+.1f} ms ({self.description}{rests})"
+
+
+def resample(
+    time_s: Float[np.ndarray, "time"],
+    values: Float[np.ndarray, "time *any"],
+    at_s: Float[np.ndarray, "at"],
+) -> Float[np.ndarray, "at *any"]:
+    """Values at other times (s), by a cubic spline through each stretch of known samples.
+
+    NaN outside a stretch: before, after, and in gaps, which are missing values or intervals of more
+    than 1.5 times the usual one. Nothing is extrapolated.
+    """
+    intervals = np.diff(time_s)
+    jumps = np.flatnonzero(intervals > 1.5 * np.median(intervals)) + 1
+    time_s = np.insert(time_s, jumps, np.nan)  # a missing sample, for a stretch to end at
+    flat = np.insert(values.reshape(len(values), -1), jumps, np.nan, axis=0)
+    out = np.full((len(at_s), flat.shape[1]), np.nan)
+    patterns, group = np.unique(np.isfinite(flat), axis=1, return_inverse=True)
+    for index, known in enumerate(patterns.T):
+        columns = np.flatnonzero(group.ravel() == index)
+        for part in stretches(known):
+            times = time_s[part]
+            inside = (at_s >= times[0] - 1e-6) & (at_s <= times[-1] + 1e-6)
+            degree = 3 if len(times) >= 4 else min(len(times) - 1, 1)
+            curve = make_interp_spline(times, flat[part][:, columns], k=degree)
+            out[np.ix_(inside, columns)] = curve(np.clip(at_s[inside], times[0], times[-1]))
+    return out.reshape(len(at_s), *values.shape[1:])
+
+
+def check_overlap(result_s: np.ndarray, reference_s: np.ndarray, lag_s: float) -> None:
+    """Raise PipelineError if a side is too short, or both are not of the same time."""
+    spans = [
+        (times[0], times[-1]) if len(times) else (0.0, 0.0) for times in (result_s, reference_s)
+    ]
+    for name, (start, end) in zip(("result", "reference"), spans, strict=True):
+        if end - start < SHORTEST_S:
+            raise PipelineError(
+                f"the {name} lasts {end - start:.2f} s, too short to compare: at least {SHORTEST_S} s"
+            )
+    (start, end), (true_start, true_end) = spans
+    if min(end - lag_s, true_end) - max(start - lag_s, true_start) < SHORTEST_S:
+        shifted = f", with the lag of {lag_s:g} s taken out" if lag_s else ""
+        raise PipelineError(
+            f"the result (from {start:.2f} to {end:.2f} s) and the reference (from {true_start:.2f} to "
+            f"{true_end:.2f} s) overlap by less than {SHORTEST_S} s{shifted}. If their clocks differ, "
+            "say by how much the result is later: --lag SECONDS"
+        )
+
+
+def check_known(differences: Float[np.ndarray, "..."], what: str, lag_s: float) -> None:
+    """Raise PipelineError if no difference between result and reference is known."""
+    if not np.isfinite(differences).any():
+        raise PipelineError(
+            f"the {what} of result and reference are never known at the same time, with a lag of "
+            f"{lag_s:g} s taken out. Look for gaps in both, or give --lag SECONDS."
+        )
+
+
+def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignment:
+    """Find the lag between two recordings: by joint angles, or if there are none by points.
+
+    Joint angles are used as they are, without those that depend on the world frame or hardly move;
+    of points their speeds, which do not depend on the world frame either.
+    """
+    if names := in_common(result.angles, reference.angles):
+        what = "joint angles"
+        names = [name for name in names if is_rotation(name) and not name.startswith(WORLD_FRAME)]
+        sides = [(s.angles.index.values, s.angles[names].values) for s in (result, reference)]
+    else:
+        what, (kind, other) = "the points' speeds", pairs_of_points(result, reference)[0]
+        points = result.points[kind], reference.points[other]
+        names = in_common(points[0].names, points[1].names)
+        sides = [(each.time_s, _speeds(each, names)) for each in points]
+    times = [time_s for time_s, _ in sides]
+    check_overlap(*times, 0.0)
+    interval_s = min(float(np.median(np.diff(each))) for each in times)
+    start, end = min(each[0] for each in times), max(each[-1] for each in times)
+    grid = np.arange(start, end + interval_s / 2, interval_s)
+    curves = [resample(*side, grid) for side in sides]
+    if what == "joint angles":
+        moving = np.logical_and(*(ranges(each) > MOVES_DEG for each in curves))
+        curves = [each[:, moving] for each in curves]
+    return _judged(find_lag(*curves, interval_s, max_lag_s), what, max_lag_s)
+
+
+def _speeds(points: Trajectories, names: list[str]) -> Float[np.ndarray, "time point"]:
+    return np.linalg.norm(np.gradient(points.of(names), points.time_s, axis=0), axis=-1)
+
+
+def _judged(lag: Lag, what: str, max_lag_s: float) -> Alignment:
+    """Believe a lag or not."""
+    found = f"{lag.seconds * 1000:+.1f} ms (correlation {lag.correlation:.3f})"
+    if np.isnan(lag.correlation):
+        reason = f"{what} move too little on one of the sides to tell"
+    elif lag.correlation < LEAST_CORRELATION:
+        reason = f"{what} do not agree well enough at any lag, best at {found}"
+    elif lag.at_edge:
+        reason = (
+            f"the best lag is {found}, the largest that was tried ({max_lag_s:g} s): the true one may "
+            "lie beyond. Try a larger --max-lag, or give --lag SECONDS"
+        )
+    else:
+        return Alignment(lag.seconds, lag.correlation, f"found from {what}")
+    note = f"the lag is not trusted, none was taken out: {reason}."
+    return Alignment(0.0, lag.correlation, "not trusted, none taken out", (note,))
+
+
+def fit_space(
+    result: Float[np.ndarray, "time point 3"], reference: Float[np.ndarray, "time point 3"]
+) -> Space:
+    """One rotation and translation, without scale, that bring the reference (m) to the result."""
+    rotation, translation, _ = similarity(reference.reshape(-1, 3), result.reshape(-1, 3), False)
+    angle_deg = np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
+    return Space(
+        rotation,
+        translation,
+        f"rigid: one rotation ({angle_deg:.1f}°) and translation ({np.linalg.norm(translation):.3f} m) "
+        "fitted to all points and times, no scale",
+    )
