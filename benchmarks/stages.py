@@ -11,16 +11,13 @@ errors (60 px instead of 15) and show no windows.
 """
 
 import argparse
-import json
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from benchmarks.pose2sim import PeerResult, run_pose2sim
 from calibration import read_cameras
 from models.assets import asset_folder
 from models.augmenter import MARKERS
@@ -43,15 +40,7 @@ from stages.poses import write_poses
 from stages.trial import Trial, no_progress
 
 AFTER_KEYPOINTS = ORDER[ORDER.index("synchronize") : ORDER.index("report")]
-PEER_SETTINGS = {
-    "pose_model": "'Body_with_feet'",
-    "frame_rate": "60",
-    "frame_range": "'all'",
-    "display_figures": "false",
-    "save_filt_plots": "false",
-    "show_interp_indices": "false",
-    "reproj_error_threshold_triangulation": "60",
-}
+PEER_SETTINGS = {"frame_rate": "60", "reproj_error_threshold_triangulation": "60"}
 
 
 def our_seconds(folder: Path) -> tuple[dict[str, float], Trial]:
@@ -89,42 +78,14 @@ def as_halpe_26(trial: Trial) -> xr.DataArray:
     return xr.concat([points[name] for name in names], "keypoint").transpose(*values.dims)
 
 
-PEER = """
-import json, os, sys, time, tomllib
-from pathlib import Path
-import matplotlib; matplotlib.use("Agg")
-from Pose2Sim import Pose2Sim
-os.chdir(sys.argv[1])
-config = tomllib.loads(Path("Config.toml").read_text(encoding="utf-8"))
-config["project"]["project_dir"] = "."
-seconds = {}
-for stage in ("calibration", "triangulation", "filtering", "markerAugmentation", "kinematics"):
-    began = time.perf_counter()
-    getattr(Pose2Sim, stage)(config)
-    seconds[stage] = time.perf_counter() - began
-Path("seconds.json").write_text(json.dumps(seconds))
-"""
-
-
-def run_peer(python: str, trial: Trial, project: Path) -> dict[str, float]:
-    """Run Pose2Sim on the same keypoints in its own environment; return seconds by stage."""
-    find = "import Pose2Sim; print(list(Pose2Sim.__path__)[0])"
-    found = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True)
-    demo = Path(found.stdout.strip()) / "Demo_SinglePerson"
-    (project / "calibration").mkdir(parents=True)
-    shutil.copy(asset_folder("demo-single-person") / "Calib.qca.txt", project / "calibration")
-    lines = (demo / "Config.toml").read_text(encoding="utf-8").splitlines()
-    for index, line in enumerate(lines):
-        key = line.partition("=")[0].strip()
-        lines[index] = f"{key} = {PEER_SETTINGS[key]}" if key in PEER_SETTINGS else line
-    (project / "Config.toml").write_text("\n".join(lines), encoding="utf-8")
+def run_peer(python: str, trial: Trial, scratch: Path) -> PeerResult:
+    """Run Pose2Sim on the same keypoints in its own environment."""
+    poses = scratch / "poses"
     for camera in as_halpe_26(trial):
-        folder = project / "pose" / f"{camera.camera.item()}_json"
+        folder = poses / f"{camera.camera.item()}_json"
         write_poses(folder, np.arange(len(camera)), camera[..., :2].values, camera[..., 2].values)
-    done = subprocess.run([python, "-c", PEER, str(project)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"Pose2Sim failed: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads((project / "seconds.json").read_text())
+    calibration = asset_folder("demo-single-person") / "Calib.qca.txt"
+    return run_pose2sim(python, scratch / "pose2sim", calibration, poses, PEER_SETTINGS)
 
 
 def marker_rms_m(model_file: Path, mot: Path, trc: Path) -> float:
@@ -163,19 +124,14 @@ def main() -> None:
         show("marker error, RMS", rms * 1000, "mm")
         if not arguments.pose2sim:
             return
-        project = Path(scratch) / "pose2sim"
-        peers = run_peer(arguments.pose2sim, trial, project)
-        for stage, seconds in peers.items():
+        peer = run_peer(arguments.pose2sim, trial, Path(scratch))
+        for stage, seconds in peer.seconds.items():
             show(f"Pose2Sim {stage}", seconds, "s")
-        show("Pose2Sim, calibration to angles", sum(peers.values()), "s")
-        (mot,) = (project / "kinematics").glob("*.mot")
-        (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
-        show(
-            "Pose2Sim marker error, RMS",
-            marker_rms_m(mot.with_suffix(".osim"), mot, trc) * 1000,
-            "mm",
-        )
-        show("ours, of Pose2Sim's time", 100 * total / sum(peers.values()), "%")
+        theirs = sum(peer.seconds.values())
+        show("Pose2Sim, calibration to angles", theirs, "s")
+        rms = marker_rms_m(peer.model, peer.mot, peer.trc)
+        show("Pose2Sim marker error, RMS", rms * 1000, "mm")
+        show("ours, of Pose2Sim's time", 100 * total / theirs, "%")
 
 
 if __name__ == "__main__":

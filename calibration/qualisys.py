@@ -62,9 +62,8 @@ def write_qualisys(cameras: list[Camera], path: Path) -> None:
             raise PipelineError(f"camera {camera.name}: a Qualisys file holds 5 lens coefficients")
         lens = np.pad(camera.distortion[:5], (0, 5 - len(camera.distortion[:5])))
         width, height = camera.image_size
-        element = ElementTree.SubElement(
-            group, "camera", active="1", model="none", serial=camera.name
-        )
+        attributes = {"active": "1", "avg-residual": "0", "model": "none", "serial": camera.name}
+        element = ElementTree.SubElement(group, "camera", attributes)
         edges = {"left": "0", "top": "0", "right": str(width - 1), "bottom": str(height - 1)}
         ElementTree.SubElement(element, "fov_video", edges)
         rows = np.diag([1.0, -1.0, -1.0]) @ camera.camera_from_world[:3, :3]

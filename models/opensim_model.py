@@ -153,78 +153,6 @@ def check_markers(model, names: Iterable[str]) -> None:
         )
 
 
-def scale_model(
-    generic: GenericModel,
-    trc: Path,
-    window_s: tuple[float, float],
-    mass_kg: float,
-    standing: bool,
-    scratch: Path,
-) -> tuple[Any, dict[str, Float[np.ndarray, "3"]]]:
-    """Fit a generic model to the markers of a stretch of time; return it, and its scale factors.
-
-    OpenSim's ScaleTool, in its own two steps: segments are scaled by measured distances between
-    markers, then markers are moved to where the person has them, if the setup asks for that and the
-    person is `standing` upright and still: the second step takes the markers' mean places, and pulls
-    knees and hips towards 0°, so that with bent knees every later knee angle would be off by as
-    much. The steps are called one by one, since the tool as a whole looks for all files beside its
-    setup.
-
-    Raises PipelineError if the markers in `trc` are not those that the setup measures between.
-    """
-    package, folder = opensim(), generic.folder
-    _check_measured_markers(folder / generic.scaling_setup, trc)
-    with telling_opensim_errors("scaling the model"):
-        tool = package.ScaleTool(str(folder / generic.scaling_setup))
-        tool.setSubjectMass(mass_kg)
-        maker = tool.getGenericModelMaker()
-        maker.setModelFileName(str(folder / generic.model))
-        maker.setMarkerSetFileName(str(folder / generic.markers))
-        model = maker.processModel("")
-        model.initSystem()
-        window = package.ArrayDouble()
-        for edge in window_s:
-            window.append(edge)
-        factors = scratch / "scale_factors.xml"
-        scaler = tool.getModelScaler()
-        scaler.setMarkerFileName(str(trc))
-        scaler.setTimeRange(window)
-        scaler.setOutputModelFileName("")
-        scaler.setOutputScaleFileName(str(factors))
-        placer = tool.getMarkerPlacer()
-        placer.setMarkerFileName(str(trc))
-        placer.setTimeRange(window)
-        placer.setOutputModelFileName("")
-        placer.setPrintResultFiles(False)
-        done = scaler.processModel(model, "", mass_kg)
-        if done and standing and placer.getApply():
-            done = placer.processModel(model, "")
-        if not done:
-            raise PipelineError(f"OpenSim could not scale {generic.model} to the markers in {trc}")
-        model.setName(f"{generic.name}_scaled")
-    return model, _read_scale_factors(factors)
-
-
-def _check_measured_markers(scaling_setup: Path, trc: Path) -> None:
-    """OpenSim passes over a distance whose markers are missing, and leaves the segment unscaled."""
-    present = set(opensim().TimeSeriesTableVec3(str(trc)).getColumnLabels())
-    pairs = (
-        pair.findtext("markers") for pair in ElementTree.parse(scaling_setup).iter("MarkerPair")
-    )
-    if missing := sorted({name for pair in pairs for name in pair.split()} - present):
-        raise PipelineError(
-            f"{scaling_setup.name} scales segments by the markers {', '.join(missing)}, which "
-            f"{trc.name} does not have."
-        )
-
-
-def _read_scale_factors(path: Path) -> dict[str, Float[np.ndarray, "3"]]:
-    scales = ElementTree.parse(path).iter("Scale")
-    factors = {s.findtext("segment"): np.array(s.findtext("scales").split(), float) for s in scales}
-    path.unlink()
-    return factors
-
-
 def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any, float]]]:
     """Copy a model without what the pose does not depend on: forces and patellae.
 
@@ -281,7 +209,9 @@ def solve_inverse_kinematics(
     The solver of OpenSim's InverseKinematicsTool, with the weights of its setup file, called frame
     by frame on a stripped copy of the model. (The tool itself prints to the terminal, and fails as
     a whole where a single frame has no markers.) Markers missing in a frame do not count there; a
-    frame in which more than half of the weight is missing is not solved.
+    frame in which more than half of the weight is missing is not solved. Only the setup's markers
+    count: coordinates that it draws towards a value, as Pose2Sim's does with the lumbar spine, would
+    be off by degrees even with perfect markers, and hip flexion with them.
     """
     package = opensim()
     tasks = _marker_weights(ik_setup, set(marker_names(model)) & set(markers))
@@ -292,7 +222,7 @@ def solve_inverse_kinematics(
     with telling_opensim_errors("solving inverse kinematics"):
         copy, driven = stripped_copy(model)
         state = copy.initSystem()
-        solver = _solver(copy, names, weights, time_s, position, ik_setup)
+        solver = _solver(copy, names, weights, time_s, position)
         coordinates = [
             copy.getCoordinateSet().get(i) for i in range(copy.getCoordinateSet().getSize())
         ]
@@ -332,7 +262,7 @@ def _marker_weights(ik_setup: Path, available: set[str]) -> dict[str, float]:
     return used
 
 
-def _solver(model, names, weights, time_s, position, ik_setup):
+def _solver(model, names, weights, time_s, position):
     package = opensim()
     table = package.TimeSeriesTableVec3()
     table.setColumnLabels(names)
@@ -346,31 +276,10 @@ def _solver(model, names, weights, time_s, position, ik_setup):
         weight_set.cloneAndAppend(package.MarkerWeight(name, float(weight)))
     references = package.MarkersReference(table, weight_set)
     solver = package.InverseKinematicsSolver(
-        model, references, _coordinate_references(model, ik_setup), CONSTRAINT_WEIGHT
+        model, references, package.SimTKArrayCoordinateReference(), CONSTRAINT_WEIGHT
     )
     solver.setAccuracy(ACCURACY)
     return solver
-
-
-def _coordinate_references(model, ik_setup):
-    """Coordinates that the setup draws towards a fixed value, weakly."""
-    package, references = opensim(), opensim().SimTKArrayCoordinateReference()
-    present = model.getCoordinateSet()
-    for task in ElementTree.parse(ik_setup).iter("IKCoordinateTask"):
-        name, weight = task.get("name"), float(task.findtext("weight"))
-        applied = task.findtext("apply", "true").strip().lower() == "true"
-        if not applied or weight <= 0 or not present.contains(name):
-            continue
-        kind = task.findtext("value_type", "default_value").strip()
-        value = (
-            float(task.findtext("value"))
-            if kind == "manual_value"
-            else present.get(name).getDefaultValue()
-        )
-        reference = package.CoordinateReference(name, package.Constant(value))
-        reference.setWeight(weight)
-        references.push_back(reference)
-    return references
 
 
 def marker_positions(

@@ -68,7 +68,7 @@ def _write_ours(simulation: Simulation, folder: Path, render: bool, progress: Pr
 
 def _session_toml(simulation: Simulation, render: bool) -> str:
     plan, person = simulation.plan, simulation.person
-    rates = ", ".join(f"{name} = {rate:g}" for name, rate in simulation.rates_hz.items())
+    rates = ", ".join(f"{name} = {rate}" for name, rate in simulation.rates_hz.items())
     lines = [
         f"# Simulated: {plan.motion} on {plan.model}, seed {plan.seed}. The truth is in truth/.",
         "",
@@ -80,7 +80,11 @@ def _session_toml(simulation: Simulation, render: bool) -> str:
         f"mass_kg = {person.mass_kg:.1f}",
     ]
     for trial in simulation.trials if not render else ():
-        lines += ["", f"[trials.{json.dumps(trial.name)}]", f"rate_hz = {{ {rates} }}"]
+        lines += [
+            "",
+            f"[trials.{json.dumps(trial.name, ensure_ascii=False)}]",
+            f"rate_hz = {{ {rates} }}",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -142,7 +146,8 @@ def _write_opencap(simulation: Simulation, folder: Path, render: bool, progress:
         angles = _degrees(scene)
         angles[["pelvis_tx", "pelvis_ty", "pelvis_tz"]] -= shift
         write_mot(folder / "OpenSimData/Mocap/IK" / f"{name}.mot", angles)
-    model = folder / "OpenSimData/Mocap/Model" / f"{simulation.plan.model}_scaled.osim"
+    name = Path(simulation.plan.model).stem
+    model = folder / "OpenSimData/Mocap/Model" / f"{name}_scaled.osim"
     simulation.trials[-1].scene.model.printToXML(str(model))
     metadata = {
         "subjectID": f"simulated{simulation.plan.seed}",
@@ -150,7 +155,7 @@ def _write_opencap(simulation: Simulation, folder: Path, render: bool, progress:
         "height_m": round(simulation.person.height_m, 3),
         "sex": simulation.person.sex[0],
         "checkerBoard": {"placement": "backWall"},
-        "openSimModel": simulation.plan.model,
+        "openSimModel": name,
     }
     _write_yaml(folder / "sessionMetadata.yaml", metadata)
     transform = {

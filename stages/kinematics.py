@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.assets import fingerprint
@@ -20,9 +20,9 @@ from models.opensim_model import (
     marker_names,
     opensim,
     rotational_coordinates,
-    scale_model,
     solve_inverse_kinematics,
 )
+from models.scaling import place_markers, scale_segments
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, replacing
 from stages.export import write_trc
@@ -36,6 +36,8 @@ RMS_GUIDANCE_M, MAX_GUIDANCE_M = 0.02, 0.04
 LEG_COORDINATES = ("hip_flexion", "knee_angle", "ankle_angle", "subtalar_angle")
 PLAUSIBLE_SCALE = (0.6, 1.6)
 SYMMETRIC_WITHIN = 0.10
+UPRIGHT_KNEE_DEG, FEWEST_TO_PLACE, MOST_TO_PLACE = 30.0, 10, 40
+"""Markers are placed on the model by samples with straighter knees, if there are so many."""
 STANDING_KNEE_DEG, STANDING_LEAN_DEG, STANDING_SPEED_M_S = 15.0, 20.0, 0.05
 """Keypoints that sit on the skin make straight knees look bent by up to 10°."""
 
@@ -287,9 +289,16 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
     trc = out / "scaling.trc"
     write_trc(trc, time_s, list(points), np.stack(list(points.values()), axis=1))
     mass_kg = float(labelled.attrs["mass_kg"])
-    model, factors = scale_model(
-        generic, trc, (window.start_s, window.end_s), mass_kg, window.standing, out
-    )
+    span = (window.start_s, window.end_s)
+    model, factors = scale_segments(generic, trc, span, mass_kg, out)
+    own = by_name(labelled.position, "marker")
+    upright = upright_samples(own)
+    if len(upright) >= FEWEST_TO_PLACE:
+        own = {each: values[upright] for each, values in own.items()}
+    else:
+        inside = (time_s >= window.start_s) & (time_s <= window.end_s)
+        own = {each: values[inside] for each, values in points.items()}
+    moved_m = place_markers(model, generic.folder / generic.ik_setup, own)
     scaling = {
         "source": name,
         "start_s": window.start_s,
@@ -297,14 +306,26 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
         "standing": window.standing,
         "description": f"{name}: {window}",
         "factors": {segment: factor.tolist() for segment, factor in factors.items()},
+        "markers_moved_m": moved_m,
     }
     notices = notices_about_scale(factors)
     if not window.standing:
         notices.append(
             f"nobody stands upright and still in {name} ({window}): the model's segments were scaled "
-            "there, but its markers stay where they usually are. Film a static trial for better angles."
+            "there. A static trial may give better ones."
         )
     return model, scaling, notices
+
+
+def upright_samples(keypoints: dict[str, Float[np.ndarray, "time 3"]]) -> Int[np.ndarray, "sample"]:
+    """Samples, evenly chosen and not too many, in which all is known and both knees are straight.
+
+    Straighter than `UPRIGHT_KNEE_DEG`: there, markers are augmented best.
+    """
+    known = np.isfinite(np.stack([keypoints[name] for name in MARKERS], axis=1)).all((1, 2))
+    bend = np.maximum(*(_knee_flexion_deg(keypoints, side) for side in "RL"))
+    upright = np.flatnonzero(known & (bend < UPRIGHT_KNEE_DEG))
+    return upright[:: max(len(upright) // MOST_TO_PLACE, 1)]
 
 
 def _brought_model(path: Path):

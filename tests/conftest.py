@@ -8,6 +8,7 @@ import opensim
 import pytest
 
 from models.opensim_model import marker_positions, rotational_coordinates
+from models.simulation.rig import looking_at as look_at
 from stages.kinematics import in_model_units
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -18,15 +19,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data (../shared) is not beside this checkout")
     return SHARED
-
-
-def look_at(center: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Extrinsics (3, 4) of a camera at `center` that looks at `target`, image upright, Y up."""
-    forward = (target - center) / np.linalg.norm(target - center)
-    right = np.cross(forward, [0.0, 1.0, 0.0])
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    return np.column_stack([rotation, -rotation @ center])
 
 
 def ring(count: int, radius_m: float = 4.0, height_m: float = 1.5) -> np.ndarray:

@@ -11,10 +11,10 @@ from models.opensim_model import (
     load_model,
     marker_names,
     rotational_coordinates,
-    scale_model,
     solve_inverse_kinematics,
     stripped_copy,
 )
+from models.scaling import scale_segments
 from pipeline.errors import PipelineError
 from stages.export import write_trc
 from stages.kinematics import (
@@ -141,8 +141,8 @@ def test_a_packaged_model_scaled_to_its_own_markers_keeps_its_size(generic, tmp_
     time = np.arange(11) / 60
     for size in (1.0, 1.1):
         write_trc(tmp_path / "static.trc", time, names, size * np.tile(here, (11, 1, 1)))
-        scaled, factors = scale_model(
-            generic, tmp_path / "static.trc", (0.0, 1 / 6), 60.0, True, tmp_path
+        scaled, factors = scale_segments(
+            generic, tmp_path / "static.trc", (0.0, 1 / 6), 60.0, tmp_path
         )
         assert notices_about_scale(factors) == []
         for segment in ("femur_r", "tibia_l", "pelvis", "torso", "humerus_r"):

@@ -21,13 +21,15 @@ from calibration import Camera
 
 Random = np.random.Generator
 PerPoint = Float[np.ndarray, "time keypoint"]
+DISPLACING = ("view_bias", "jitter", "blur", "occlusion", "outliers")
+"""Sources of errors in the image, which confidences tell a little about."""
 LEGS = ("Hip", "Knee", "Ankle", "Heel", "BigToe", "SmallToe")
 
 
 class Errors(BaseModel):
     """Which errors a recording has: 0 is none, 1 as measured or assumed, 2 twice as much."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     calibration: float = Field(1.0, ge=0)
     """Errors of the cameras' calibration."""
@@ -132,7 +134,9 @@ def _error_m(points, names, hidden, camera, rate_hz, errors, random):
     covered = errors.occlusion * extra * size["wander_m"]
     covered = covered * correlated(shape, rate_hz, table["wander"]["correlation_s"], random)
     error = bias + errors.jitter * (wander + quick) + np.where(behind, covered, 0)
-    velocity = np.gradient(points, 1 / rate_hz, axis=0) @ camera.camera_from_world[:2, :3].T
+    seen = points @ camera.camera_from_world[:3, :3].T + camera.camera_from_world[:3, 3]
+    in_image = seen[..., :2] / seen[..., 2:]  # moves too as the person comes nearer
+    velocity = np.gradient(in_image, 1 / rate_hz, axis=0) * seen[..., 2:]
     error += (
         errors.blur * table["blur"]["exposure_s"] * velocity * random.normal(size=(*shape[:2], 1))
     )
@@ -206,7 +210,7 @@ def _missed(hidden, rate_hz, errors, random):
 def _confidence(error_m, hidden, rate_hz, errors, random):
     """Confidences that tell a little about errors: linear in the error's logarithm, and noisy."""
     table = parameters()["confidence"]
-    if not any(value for _, value in errors):
+    if not any(getattr(errors, source) for source in DISPLACING):
         return np.ones(hidden.shape)
     size = np.log(np.maximum(np.linalg.norm(error_m, axis=-1), 1e-3) / 0.03)
     noise = table["spread"] * correlated(hidden.shape, rate_hz, table["correlation_s"], random)

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline, PchipInterpolator, make_interp_spline
 
-from models.opensim_model import BodyPoses, body_poses, rotational_coordinates
+from models.opensim_model import BodyPoses, body_poses, rotational_coordinates, stripped_copy
 from models.simulation.landmarks import SOLE, SOLE_HEIGHT_M, keypoint_positions
 from pipeline.errors import PipelineError
 
@@ -35,8 +35,8 @@ class Movement:
     time_s: Float[np.ndarray, "time"]
     lift_m: Float[np.ndarray, "time"] | float = 0.0
     """Of the lower foot above the floor: a box, or a flight."""
-    forward_m: Float[np.ndarray, "time"] | None = None
-    """How far the pelvis has gone; where not given, the feet stay where they are."""
+    forward_m: Float[np.ndarray, "time"] | float = 0.0
+    """How far the feet have gone."""
     walks: bool = False
     """The pelvis goes at the constant speed at which the lower foot does not slide."""
 
@@ -57,11 +57,12 @@ def squat(random: np.random.Generator) -> Movement:
 def sit_to_stand(random: np.random.Generator) -> Movement:
     """From a chair to standing and back, twice; the trunk leans forwards as it leaves the seat."""
     time_s, standing = _repetitions(random, count=2, period_s=2.8, still_s=0.7, hold=0.35)
+    standing = standing / standing.max()  # nobody stands more than upright
     seated = 1 - standing
-    lean = np.sin(np.pi * np.clip(standing, 0, 1)) ** 2
+    lean = np.sin(np.pi * standing) ** 2
     knee = random.normal(92, 4) * seated
     tilt = -random.normal(30, 4) * lean + random.normal(6, 3) * seated
-    ankle = 6 * seated + 12 * lean * np.sqrt(seated)
+    ankle = 6 * seated + 12 * lean * np.sqrt(np.clip(seated, 0, 1))
     return Movement(
         _both_sides(_legs_flat(knee, ankle, tilt), random)
         | _trunk(-10 * lean, tilt)
@@ -93,6 +94,7 @@ def drop_jump(random: np.random.Generator) -> Movement:
     in_fall = np.clip(time_s - (landing - fall_s), 0, None)
     falling = np.clip(box_m - GRAVITY_M_S2 * in_fall**2 / 2, 0, None)
     in_flight = np.clip(time_s - takeoff, 0, flight_s)
+    gone = np.clip((time_s - still_s) / (landing - still_s), 0, 1)
     flying = GRAVITY_M_S2 * in_flight * (flight_s - in_flight) / 2
     return Movement(
         _both_sides({"hip_flexion": hip, "knee_angle": knee, "ankle_angle": ankle}, random)
@@ -100,7 +102,7 @@ def drop_jump(random: np.random.Generator) -> Movement:
         | _arms(curve(0, 0, 20, 20, -25, 70, 60, 20, 10, 0), curve(10, 10, 30, 30, 40, 20, 20, 30, 30, 10)),
         time_s,
         lift_m=falling + flying,
-        forward_m=0.30 * np.clip((time_s - still_s) / (landing - still_s), 0, 1),
+        forward_m=0.30 * gone**2,
     )  # fmt: skip
 
 
@@ -112,7 +114,7 @@ GAIT = {
     "knee_angle": [5, 16, 15, 8, 5, 12, 37, 59, 50, 18],
     "ankle_angle": [0, -4, 4, 8, 10, 6, -15, -4, 1, 2],
     "hip_adduction": [0, 5, 6, 4, 3, 0, -4, -5, -3, -1],
-    "pelvis_list": [1, 4, 3, 1, 0, -1, -4, -3, -1, 0],
+    "pelvis_list": [-1, -4, -3, -1, 0, 1, 4, 3, 1, 0],
 }
 
 
@@ -184,15 +186,17 @@ def _legs_flat(knee, ankle, tilt) -> Curves:
 
 
 def _both_sides(legs: Curves, random) -> Curves:
-    """Both legs, a little different from each other, feet set apart and turned out."""
+    """Both legs, a little different from each other, feet set apart and turned out.
+
+    Only a little: with both feet on the floor, 1 % of a deep squat lifts one of them by 1 cm.
+    """
     curves = {"pelvis_list": np.zeros_like(legs["knee_angle"])}
     apart, out = random.normal(-7, 2), random.normal(-4, 3)
     for side in "rl":
-        size = 1 + random.normal(0, 0.02)
+        size = 1 + random.normal(0, 0.005)
         curves |= {f"{name}_{side}": size * values for name, values in legs.items()}
-        bend = legs["knee_angle"] / 100
-        curves[f"hip_adduction_{side}"] = apart - random.normal(4, 2) * bend
-        curves[f"hip_rotation_{side}"] = out - random.normal(3, 2) * bend
+        curves[f"hip_adduction_{side}"] = np.full_like(legs["knee_angle"], apart)
+        curves[f"hip_rotation_{side}"] = np.full_like(legs["knee_angle"], out)
     return curves
 
 
@@ -228,7 +232,7 @@ def on_model(movement: Movement, model) -> pd.DataFrame:
     Coordinates that the movement does not speak of are 0, or at the end of their range nearest to
     it. The pelvis is placed so that the lower foot stands on the floor.
     """
-    free = _free_coordinates(model)
+    free, (moving, _) = _free_coordinates(model), stripped_copy(model)
     angles = pd.DataFrame(0.0, pd.Index(movement.time_s, name="time"), list(free))
     for name, curve in movement.curves.items():
         known = name if name in free else ALIASES.get(name)
@@ -238,7 +242,9 @@ def on_model(movement: Movement, model) -> pd.DataFrame:
         angles[name] = angles[name].clip(coordinate.getRangeMin(), coordinate.getRangeMax())
     # The range of Pose2Sim's pelvis height does not hold here: it is set below.
     angles[["pelvis_tx", "pelvis_ty", "pelvis_tz"]] = 0.0
-    feet = _feet(body_poses(model, angles))
+    if not movement.walks:
+        _keep_feet_apart(angles, moving)
+    feet = _feet(body_poses(moving, angles))
     angles["pelvis_ty"] = SOLE_HEIGHT_M + movement.lift_m - feet[..., 1].min(1)
     angles["pelvis_tx"] = _forward_m(movement, feet[..., 0])
     angles["pelvis_tz"] = -feet[..., 2].mean()
@@ -252,7 +258,31 @@ def _forward_m(movement: Movement, feet_x: Float[np.ndarray, "time point"]):
         # A foot that stands moves backwards under the pelvis, faster than the mean of both.
         standing = speed[speed < 0.5 * speed.min()]
         return -np.median(standing) * (movement.time_s - movement.time_s.mean())
-    return -feet_x.mean(1) if movement.forward_m is None else movement.forward_m
+    return movement.forward_m - feet_x.mean(1)
+
+
+def _keep_feet_apart(angles: pd.DataFrame, model) -> None:
+    """Turn the hips so that the feet stay as far apart, and as turned out, as in the first sample.
+
+    Else bending the legs would sweep them aside by a decimetre. Newton's method; two steps leave
+    less than a millimetre.
+    """
+    step, wanted = np.radians(0.5), _sideways(model, angles[:1])
+    for _ in range(2):
+        here, slopes = _sideways(model, angles), []
+        for hip in ("hip_adduction", "hip_rotation"):
+            both = [f"{hip}_r", f"{hip}_l"]
+            slopes.append((_sideways(model, angles.assign(**(angles[both] + step))) - here) / step)
+        turn = np.linalg.solve(np.stack(slopes, -1), (wanted - here)[..., None])[..., 0]
+        for column, hip in enumerate(("hip_adduction", "hip_rotation")):
+            angles[[f"{hip}_r", f"{hip}_l"]] += turn[..., column]
+
+
+def _sideways(model, angles: pd.DataFrame) -> Float[np.ndarray, "time side 2"]:
+    """Where along Z the heel and the big toe of the right and of the left foot are."""
+    placed = keypoint_positions(body_poses(model, angles))
+    ends = [[placed[f"{side}{end}"][:, 2] for end in ("Heel", "BigToe")] for side in "RL"]
+    return np.moveaxis(np.array(ends), 2, 0)
 
 
 def _feet(poses: BodyPoses) -> Float[np.ndarray, "time point 3"]:
@@ -273,7 +303,7 @@ def recorded(table: pd.DataFrame, model, path: Path) -> pd.DataFrame:
     Coordinates that the file lacks are at the model's default.
 
     Raises PipelineError for coordinates that the model does not have, angles far outside the model's
-    ranges (a wrong unit), or times that do not grow.
+    ranges or all within a few degrees (a wrong unit), or times that do not grow.
     """
     free = _free_coordinates(model)
     if unknown := sorted(name for name in table if not model.getCoordinateSet().contains(name)):
@@ -298,6 +328,12 @@ def recorded(table: pd.DataFrame, model, path: Path) -> pd.DataFrame:
 
 
 def _check_ranges(angles: pd.DataFrame, free, path) -> None:
+    largest = np.degrees(angles.abs().max(axis=None))
+    if 0 < largest < np.pi:
+        raise PipelineError(
+            f"{path}: no angle goes beyond {largest:.2f}°. If these are radians, write inDegrees=no "
+            "into the file's header."
+        )
     for name, values in angles.items():
         low, high = free[name].getRangeMin(), free[name].getRangeMax()
         if values.min() < low - BEYOND_RANGE or values.max() > high + BEYOND_RANGE:

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from models.simulation.landmarks import Segment
 
 AHEAD_M = 0.05
-"""A segment hides what is at least so far behind its surface; nearer, it is the keypoint's own."""
+"""A line of sight must come nearest to a segment's axis by its radius and so much before a keypoint:
+else the keypoint is the segment's own, or beside it."""
 
 Points = Float[np.ndarray, "time 3"]
 
@@ -22,7 +23,8 @@ def hidden(
 ) -> Bool[np.ndarray, "time keypoint"]:
     """Whether a segment (a capsule) stands between a camera's centre and each keypoint.
 
-    Keypoints inside a segment, or just under its surface, are not hidden by it. All in metres.
+    Keypoints inside a segment are not hidden by it, even if the camera looks along it; nor are those
+    just behind its surface. All in metres.
     """
     away = keypoints - center
     distance = np.linalg.norm(away, axis=-1)
@@ -31,10 +33,17 @@ def hidden(
         radius = segment.radius_per_height * height_m
         start, end = (positions[name][:, None] for name in (segment.start, segment.end))
         nearest, along = _between_ray_and_segment(center, away, start, end)
-        # The ray enters the capsule before its nearest approach to the axis, by this at most.
         behind = distance * (1 - along) - radius
-        found |= (nearest < radius) & (behind > AHEAD_M) & (along > 0)
+        inside = _distance_to_axis(keypoints, start, end) < radius
+        found |= (nearest < radius) & (behind > AHEAD_M) & (along > 0) & ~inside
     return found
+
+
+def _distance_to_axis(points, start, end):
+    axis = end - start
+    length = np.maximum((axis**2).sum(-1), 1e-12)
+    along = np.clip(((points - start) * axis).sum(-1) / length, 0, 1)
+    return np.linalg.norm(points - start - along[..., None] * axis, axis=-1)
 
 
 def _between_ray_and_segment(center, away, start, end):

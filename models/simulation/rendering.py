@@ -14,7 +14,11 @@ RIGHT, LEFT, MIDDLE = (70, 80, 190), (190, 110, 60), (110, 150, 110)
 """BGR: red for the right side, blue for the left, as in the report."""
 DISKS = 14
 """A capsule is drawn as so many disks along its axis."""
-FLOOR_M = np.array([[3.0, 0, -3], [3, 0, 3], [-3, 0, 3], [-3, 0, -3]])
+TILES_M = np.array([
+    [(x, 0, z), (x, 0, z + 1), (x + 1, 0, z + 1), (x + 1, 0, z)]
+    for x in range(-3, 3) for z in range(-3, 3)
+], float)  # fmt: skip
+"""The floor, in pieces: a lens's polynomial says nothing of what is far outside the image."""
 
 
 def draw_frames(
@@ -60,7 +64,7 @@ def _colour(segment: Segment):
 def _background(camera: Camera):
     width, height = camera.image_size
     image = np.full((height, width, 3), BACKGROUND, np.uint8)
-    corners = camera.project(FLOOR_M)
-    if np.isfinite(corners).all():
-        cv2.fillConvexPoly(image, corners.round().astype(np.int32), FLOOR, cv2.LINE_AA)
+    for corners in camera.project(TILES_M):
+        if np.isfinite(corners).all() and np.abs(corners).max() < 1e4:
+            cv2.fillConvexPoly(image, corners.round().astype(np.int32), FLOOR)
     return image

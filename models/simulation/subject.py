@@ -1,6 +1,6 @@
 """Subject: a random adult, and an OpenSim model scaled to them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ BODY_MASS_INDEX = (24.0, 2.5)
 SEGMENT_SPREAD = 0.03
 """Standard deviation of a segment's length at a given stature, as a share of it: ANSUR II's
 coefficients of variation of leg and arm lengths, stature taken out, are about 3 %."""
-ASYMMETRY_SPREAD = 0.006
-"""Standard deviation of right against left: legs differ by 5 mm on average (Knutson, Chiropr Osteopat
-13:11, 2005)."""
+ASYMMETRY_SPREAD = 0.01
+"""Standard deviation of a right segment against the left, as a share of it: legs, of two segments,
+then differ by 5 mm on average (Knutson, Chiropr Osteopat 13:11, 2005)."""
 GROUPS = {
     "pelvis": ("pelvis", "sacrum"), "trunk": ("torso", "head"), "thigh": ("femur", "patella"),
     "shank": ("tibia",), "foot": ("talus", "calcn", "toes"), "upper_arm": ("humerus",),
@@ -48,10 +48,10 @@ def draw_person(random: np.random.Generator) -> Person:
     factors = {}
     for group in GROUPS:
         both = 1 + SEGMENT_SPREAD * np.clip(random.normal(), -2, 2)
-        for side, sign in (("r", 0.5), ("l", -0.5)):
-            factors[f"{group}_{side}"] = both
-            if group not in ("pelvis", "trunk"):
-                factors[f"{group}_{side}"] *= 1 + sign * ASYMMETRY_SPREAD * random.normal()
+        paired = group not in ("pelvis", "trunk")
+        difference = ASYMMETRY_SPREAD * np.clip(random.normal(), -2, 2) if paired else 0.0
+        factors[f"{group}_r"] = both * (1 + difference / 2)
+        factors[f"{group}_l"] = both * (1 - difference / 2)
     return Person(sex, height_m, mass_kg, factors)
 
 
@@ -66,15 +66,15 @@ def stature_m(model) -> float:
 def scaled_to(model, person: Person, resize: bool = True) -> tuple[Person, Any]:
     """Return a copy of a model that has the person's height, proportions and mass, and the person.
 
-    Without `resize` the model stays, and the person has its height and the average proportions.
+    Without `resize` the model stays, and the person has its height, mass and proportions.
 
     Raises PipelineError if it lacks bodies that keypoints are placed on.
     """
     bodies = {model.getBodySet().get(i).getName() for i in range(model.getBodySet().getSize())}
     check_bodies(bodies)
     if not resize:
-        height_m = stature_m(model)
-        return replace(person, height_m=height_m, segment_factors={}), model
+        mass_kg = model.getTotalMass(model.initSystem())
+        return Person(person.sex, stature_m(model), mass_kg, {}), model
     proportioned = _scaled(model, {body: _factor(body, person) for body in bodies}, person.mass_kg)
     size = person.height_m / stature_m(proportioned)
     return person, _scaled(proportioned, dict.fromkeys(bodies, size), person.mass_kg)
