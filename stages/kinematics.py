@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -282,23 +283,11 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
     if trial.scaling_trial:
         name = f"static trial {trial.scaling_trial.name}"
         source = load_dataset(trial.scaling_trial.folder("augment") / "markers.nc")
-    points = by_name(source.position, "marker")
-    anatomical = np.stack([points[each] for each in MARKERS], axis=1)
-    time_s = source.time.values
-    window = choose_scaling_window(points, anatomical, time_s, settings.scaling_window_s)
-    trc = out / "scaling.trc"
-    write_trc(trc, time_s, list(points), np.stack(list(points.values()), axis=1))
-    mass_kg = float(labelled.attrs["mass_kg"])
-    span = (window.start_s, window.end_s)
-    model, factors = scale_segments(generic, trc, span, mass_kg, out)
-    own = by_name(labelled.position, "marker")
-    upright = upright_samples(own)
-    if len(upright) >= FEWEST_TO_PLACE:
-        own = {each: values[upright] for each, values in own.items()}
-    else:
-        inside = (time_s >= window.start_s) & (time_s <= window.end_s)
-        own = {each: values[inside] for each, values in points.items()}
-    moved_m = place_markers(model, generic.folder / generic.ik_setup, own)
+    own, points = (by_name(each.position, "marker") for each in (labelled, source))
+    fitted = fit_model(
+        generic, source.time.values, points, own, float(labelled.attrs["mass_kg"]), settings, out
+    )
+    window, factors = fitted.window, fitted.factors
     scaling = {
         "source": name,
         "start_s": window.start_s,
@@ -306,7 +295,7 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
         "standing": window.standing,
         "description": f"{name}: {window}",
         "factors": {segment: factor.tolist() for segment, factor in factors.items()},
-        "markers_moved_m": moved_m,
+        "markers_moved_m": fitted.markers_moved_m,
     }
     notices = notices_about_scale(factors)
     if not window.standing:
@@ -314,7 +303,46 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
             f"nobody stands upright and still in {name} ({window}): the model's segments were scaled "
             "there. A static trial may give better ones."
         )
-    return model, scaling, notices
+    return fitted.model, scaling, notices
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model scaled to a person, and how."""
+
+    model: Any
+    window: ScalingWindow
+    factors: dict[str, Float[np.ndarray, "3"]]
+    """By segment."""
+    markers_moved_m: dict[str, float]
+
+
+def fit_model(
+    generic: GenericModel,
+    time_s: Float[np.ndarray, "time"],
+    standing: dict[str, Float[np.ndarray, "time 3"]],
+    own: dict[str, Float[np.ndarray, "sample 3"]],
+    mass_kg: float,
+    settings: Settings,
+    scratch: Path,
+) -> FittedModel:
+    """Scale a model's segments by where a person stands best, and place its markers by their trial.
+
+    `standing` and `own` have the video keypoints and markers (m) of the trial that scales (at
+    `time_s`) and of the one whose angles are sought, which may be the same. Writes `scaling.trc`.
+    """
+    anatomical = np.stack([standing[name] for name in MARKERS], axis=1)
+    window = choose_scaling_window(standing, anatomical, time_s, settings.scaling_window_s)
+    trc = scratch / "scaling.trc"
+    write_trc(trc, time_s, list(standing), np.stack(list(standing.values()), axis=1))
+    span = (window.start_s, window.end_s)
+    model, factors = scale_segments(generic, trc, span, mass_kg, scratch)
+    upright, chosen = upright_samples(own), own
+    if len(upright) < FEWEST_TO_PLACE:
+        upright, chosen = np.flatnonzero((time_s >= span[0]) & (time_s <= span[1])), standing
+    placing = {name: values[upright] for name, values in chosen.items()}
+    moved_m = place_markers(model, generic.folder / generic.ik_setup, placing)
+    return FittedModel(model, window, factors, moved_m)
 
 
 def upright_samples(keypoints: dict[str, Float[np.ndarray, "time 3"]]) -> Int[np.ndarray, "sample"]:
