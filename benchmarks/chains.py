@@ -2,8 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,10 @@ from pipeline.simulate import Plan, Simulation, simulate
 from pipeline.simulated_session import write_session
 from stages.compare import compare_angles
 from stages.export import read_trc
-from stages.kinematics import in_file_units, read_mot
+from stages.motion_files import in_file_units, read_mot
 from stages.series import by_name
 from stages.trial import Trial, no_progress
 
-Silent = Callable[..., Callable]
 FLEXIONS = ("hip_flexion", "knee_angle", "ankle_angle")
 OURS, PEER = "this pipeline", "Pose2Sim"
 PLAIN, POINTS = "plain DLT, not smoothed", "angles between keypoints"
@@ -63,9 +62,9 @@ def run_case(plan: Plan, peer: str | None = None, baselines: bool = False) -> di
         write_session(simulation, folder, "pipeline", False, no_progress)
         trial = next(t for t in Session(folder).trials() if t.name == simulation.trials[-1].name)
         truth = Truth.of(simulation)
-        outcomes = {OURS: _ours(trial, truth)}
+        outcomes = {OURS: _ours(trial, plan, truth)}
         if baselines:
-            outcomes |= {PLAIN: _plain(trial, truth), POINTS: _points(trial, truth)}
+            outcomes |= {PLAIN: _plain(trial, plan, truth), POINTS: _points(trial, truth)}
         if peer:
             outcomes[PEER] = _pose2sim(
                 trial, simulation, truth, folder, Path(scratch) / "peer", peer
@@ -114,13 +113,17 @@ class Truth:
         )
 
 
-def _configure(trial: Trial):
-    return configure(trial.activity, {})
+def _configure(trial: Trial, plan: Plan):
+    return configure(trial.activity, {"kinematics": {"model": plan.model}})
 
 
-def _ours(trial: Trial, truth: Truth) -> Outcome:
+def _ours(trial: Trial, plan: Plan, truth: Truth) -> Outcome:
     try:
-        outcomes = list(run_trial(trial, _configure, lambda *_: no_progress, last="kinematics"))
+        outcomes = list(
+            run_trial(
+                trial, partial(_configure, plan=plan), lambda *_: no_progress, last="kinematics"
+            )
+        )
     except PipelineError as error:
         return Outcome(known=0.0, refused=str(error))
     seconds = {outcome.stage: outcome.seconds for outcome in outcomes}  # a static trial's go before
@@ -140,7 +143,7 @@ def _result(trial: Trial, truth: Truth, seconds: dict[str, float]) -> Outcome:
     )
 
 
-def _plain(trial: Trial, truth: Truth) -> Outcome:
+def _plain(trial: Trial, plan: Plan, truth: Truth) -> Outcome:
     """Our chain, its triangulation and smoothing replaced by least squares of all that is seen."""
     plain = replace(trial, results=trial.results.with_name("plain"))
     shutil.copytree(trial.results, plain.results)
@@ -152,7 +155,7 @@ def _plain(trial: Trial, truth: Truth) -> Outcome:
             out = plain.folder(stage)
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-            settings = getattr(_configure(plain), stage)
+            settings = getattr(_configure(plain, plan), stage)
             STAGES[stage].run(plain, settings, out, no_progress)
     except PipelineError as error:
         return Outcome(known=0.0, refused=str(error))
@@ -230,7 +233,7 @@ def _pose2sim(trial, simulation, truth, session: Path, project: Path, python: st
     except PeerFailed as error:
         return Outcome(known=0.0, refused=str(error))
     time_s, names, position = read_trc(made.trc)
-    points = dict(zip(names, np.moveaxis(position, 1, 0), strict=True)) | {}
+    points = dict(zip(names, np.moveaxis(position, 1, 0), strict=True))
     points["midHip"] = points.get("midHip", points.get("Hip"))
     return truth.compared(
         read_mot(made.mot),

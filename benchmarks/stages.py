@@ -35,7 +35,7 @@ from pipeline.runner import run_trial
 from pipeline.session import Session
 from stages import ORDER
 from stages.export import read_trc
-from stages.kinematics import in_model_units, read_mot
+from stages.motion_files import in_model_units, read_mot
 from stages.poses import write_poses
 from stages.trial import Trial, no_progress
 

@@ -17,7 +17,8 @@ from models.opensim_model import (
     load_model,
 )
 from models.simulation.detector import Errors, appearance_offsets
-from models.simulation.motion import MOVEMENTS, on_model, recorded
+from models.simulation.motion import on_model, recorded
+from models.simulation.movements import MOVEMENTS
 from models.simulation.rig import miscalibrated, place_cameras
 from models.simulation.scene import Scene, View, make_scene, observe, random_for
 from models.simulation.subject import Person, draw_person, scaled_to

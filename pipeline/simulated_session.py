@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import replacing_folder
 from pipeline.simulate import Simulation, Trial
 from stages.export import write_trc
-from stages.kinematics import in_file_units, write_mot
+from stages.motion_files import in_file_units, write_mot
 from stages.poses import write_poses
 from stages.trial import Progress
 

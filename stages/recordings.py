@@ -15,7 +15,7 @@ from calibration import Camera
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset
 from stages.export import read_trc
-from stages.kinematics import in_file_units, read_mot
+from stages.motion_files import in_file_units, read_mot
 
 
 @dataclass(frozen=True)

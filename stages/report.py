@@ -21,7 +21,7 @@ from stages import ORDER
 from stages.cycles import Spans, heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.figures import all_coordinates, knee_and_ankle, save_for_papers
 from stages.frames import image_sizes
-from stages.kinematics import read_mot
+from stages.motion_files import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
 from stages.quality import image_figures, model_figures, overall, range_of_motion
 from stages.series import by_name

@@ -9,7 +9,7 @@ import pytest
 
 from models.opensim_model import marker_positions, rotational_coordinates
 from models.simulation.rig import looking_at as look_at
-from stages.kinematics import in_model_units
+from stages.motion_files import in_model_units
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

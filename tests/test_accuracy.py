@@ -19,12 +19,8 @@ from models.scaling import place_markers, scale_segments
 from pipeline.errors import PipelineError
 from stages.augment import ASSET, augment
 from stages.export import write_trc
-from stages.kinematics import (
-    choose_scaling_window,
-    in_file_units,
-    read_mot,
-    upright_samples,
-)
+from stages.motion_files import in_file_units, read_mot
+from stages.scaling import choose_scaling_window, upright_samples
 from stages.trial import no_progress
 
 HEIGHT_M, MASS_KG = 1.72, 70.0

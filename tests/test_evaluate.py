@@ -21,7 +21,7 @@ from stages.align import resample
 from stages.compare import compare_angles, compare_points
 from stages.comparison import compare
 from stages.export import write_trc
-from stages.kinematics import write_mot
+from stages.motion_files import write_mot
 from stages.recordings import IDENTITY, Recording, Trajectories, read_angles, read_space
 
 NAMES = [

@@ -17,15 +17,9 @@ from models.opensim_model import (
 from models.scaling import scale_segments
 from pipeline.errors import PipelineError
 from stages.export import write_trc
-from stages.kinematics import (
-    Motion,
-    choose_scaling_window,
-    in_file_units,
-    notices_about_fit,
-    notices_about_scale,
-    read_mot,
-    write_mot,
-)
+from stages.kinematics import Motion, notices_about_fit
+from stages.motion_files import in_file_units, read_mot, write_mot
+from stages.scaling import choose_scaling_window, notices_about_scale
 from stages.trial import no_progress
 
 FLEXIONS = [

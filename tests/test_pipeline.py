@@ -23,7 +23,7 @@ from pipeline.files import load_dataset
 from stages import ORDER
 from stages.export import read_trc
 from stages.frames import read_frames
-from stages.kinematics import read_mot
+from stages.motion_files import read_mot
 
 FRAMES = 40
 CAMERAS = ("cam01", "cam02", "cam03", "cam04")

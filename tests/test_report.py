@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from stages.cycles import heel_ahead_m, knee_bends, normalise_cycles, strides
-from stages.kinematics import read_mot
+from stages.motion_files import read_mot
 from stages.quality import image_figures, model_figures, overall, range_of_motion
 from stages.report import cycles_of, on_timeline
 

@@ -32,7 +32,7 @@ from pipeline.runner import run_trial
 from pipeline.session import Session
 from pipeline.simulate import plan_from, simulate
 from stages.export import read_trc
-from stages.kinematics import in_file_units, read_mot
+from stages.motion_files import in_file_units, read_mot
 from stages.poses import frame_files
 from stages.trial import no_progress
 

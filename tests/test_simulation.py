@@ -24,7 +24,8 @@ from models.opensim_model import (
 from models.simulation import detector
 from models.simulation.detector import Errors, bursts, correlated, detect
 from models.simulation.landmarks import Segment, keypoint_positions, segments
-from models.simulation.motion import GRAVITY_M_S2, MOVEMENTS, RATE_HZ, on_model, recorded
+from models.simulation.motion import on_model, recorded
+from models.simulation.movements import GRAVITY_M_S2, MOVEMENTS, RATE_HZ
 from models.simulation.occlusion import AHEAD_M, hidden
 from models.simulation.rig import (
     CENTER_ERROR_M,
