@@ -23,7 +23,7 @@ from models.opensim_model import (
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset
 from stages.motion_files import in_file_units, write_mot
-from stages.scaling import fit_model, notices_about_scale
+from stages.scaling import fit_model, notices_about_markers, notices_about_scale
 from stages.series import by_name
 from stages.trial import Progress, Trial
 
@@ -155,7 +155,7 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
         "factors": {segment: factor.tolist() for segment, factor in factors.items()},
         "markers_moved_m": fitted.markers_moved_m,
     }
-    notices = notices_about_scale(factors)
+    notices = notices_about_scale(factors) + notices_about_markers(fitted.markers_moved_m)
     if not window.standing:
         notices.append(
             f"nobody stands upright and still in {name} ({window}): the model's segments were scaled "

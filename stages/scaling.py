@@ -17,6 +17,8 @@ PLAUSIBLE_SCALE = (0.6, 1.6)
 SYMMETRIC_WITHIN = 0.10
 UPRIGHT_KNEE_DEG, FEWEST_TO_PLACE, MOST_TO_PLACE = 30.0, 10, 40
 """Markers are placed on the model by samples with straighter knees, if there are so many."""
+FAR_M = 0.06
+"""The augmenter's markers are usually within 2 to 4 cm of where a generic model has them."""
 STANDING_KNEE_DEG, STANDING_LEAN_DEG, STANDING_SPEED_M_S = 15.0, 20.0, 0.05
 """Keypoints that sit on the skin make straight knees look bent by up to 10°."""
 
@@ -156,6 +158,18 @@ def fit_model(
     placing = {name: values[upright] for name, values in chosen.items()}
     moved_m = place_markers(model, generic.folder / generic.ik_setup, placing)
     return FittedModel(model, window, factors, moved_m)
+
+
+def notices_about_markers(moved_m: dict[str, float]) -> list[str]:
+    """Which markers the person has far from where the model usually has them."""
+    far = {name: distance for name, distance in moved_m.items() if distance > FAR_M}
+    if not far:
+        return []
+    listed = ", ".join(f"{name} {distance * 100:.0f} cm" for name, distance in far.items())
+    return [
+        f"markers far from where the scaled model usually has them: {listed}. They were placed where "
+        "they are, but keypoints or scaling may be wrong there."
+    ]
 
 
 def upright_samples(keypoints: dict[str, Float[np.ndarray, "time 3"]]) -> Int[np.ndarray, "sample"]:

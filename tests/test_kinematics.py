@@ -7,19 +7,21 @@ from conftest import on_opencaps_model
 from models.augmenter import MARKERS
 from models.opensim_model import (
     MODELS,
+    add_markers,
     generic_model,
     load_model,
     marker_names,
+    marker_positions,
     rotational_coordinates,
     solve_inverse_kinematics,
     stripped_copy,
 )
-from models.scaling import scale_segments
+from models.scaling import place_markers, scale_segments
 from pipeline.errors import PipelineError
 from stages.export import write_trc
 from stages.kinematics import Motion, notices_about_fit
 from stages.motion_files import in_file_units, read_mot, write_mot
-from stages.scaling import choose_scaling_window, notices_about_scale
+from stages.scaling import choose_scaling_window, notices_about_markers, notices_about_scale
 from stages.trial import no_progress
 
 FLEXIONS = [
@@ -197,6 +199,45 @@ def test_scale_factors_that_no_person_has_are_refused_and_asymmetry_is_told():
     assert "femur" in notices_about_scale(even | {"femur_r": np.full(3, 1.2)})[0]
     with pytest.raises(PipelineError, match="calibration's scale"):
         notices_about_scale(even | {"femur_r": np.full(3, 1000.0)})
+
+
+def test_markers_far_from_their_usual_place_are_told():
+    assert notices_about_markers({"r_knee_study": 0.03}) == []
+    (notice,) = notices_about_markers({"r_knee_study": 0.03, "C7_study": 0.12})
+    assert "C7_study 12 cm" in notice and "r_knee" not in notice
+
+
+def test_markers_are_placed_where_the_person_has_them(tmp_path):
+    """On bent legs too: markers that were moved on the true model are found where they were put."""
+    generic = generic_model("pose2sim")
+    model = load_model(generic.folder / generic.model)
+    add_markers(model, generic.folder / generic.markers)
+    person = model.clone()
+    person.initSystem()
+    moved = {
+        "r_knee_study": [0, 0.02, 0],
+        "L_ankle_study": [0, -0.03, 0],
+        "r_sh1_study": [0.02, 0, 0],
+    }
+    for name, shift in moved.items():
+        marker = person.updMarkerSet().get(name)
+        place = marker.get_location().to_numpy() + shift
+        marker.set_location(opensim.Vec3(*map(float, place)))
+    bend = np.linspace(0.7, 1.2, 6)
+    columns = {"hip_flexion": bend, "knee_angle": bend, "pelvis_ty": 0 * bend + 0.9}
+    angles = pd.DataFrame(
+        {name if "pelvis" in name else f"{name}_{side}": values
+         for name, values in columns.items() for side in "rl"}
+    )  # fmt: skip
+    true = marker_positions(person, angles, MARKERS)
+    markers = dict(zip(MARKERS, np.moveaxis(true, 1, 0), strict=True))
+    distance_m = place_markers(model, generic.folder / generic.ik_setup, markers)
+    for name, shift in moved.items():
+        assert distance_m[name] == pytest.approx(np.linalg.norm(shift), abs=0.008)
+        there = person.getMarkerSet().get(name).get_location().to_numpy()
+        here = model.getMarkerSet().get(name).get_location().to_numpy()
+        np.testing.assert_allclose(here, there, atol=0.008)
+    assert np.median(list(distance_m.values())) < 0.005
 
 
 def test_bad_fits_are_told():
