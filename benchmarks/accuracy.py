@@ -95,7 +95,7 @@ def rows_of(plans: Sequence[Plan], outcomes: Iterable[dict[str, Outcome]]) -> pd
     """One row for each chain of each session."""
     return pd.DataFrame(
         {
-            "movement": case.motion, "cameras": case.cameras, "noise": noise_of(case),
+            "movement": case.motion, "cameras": case.cameras, "noise": f"{noise_of(case):g}",
             "seed": case.seed, "chain": chain,
             **{joint: outcome.flexion_deg(joint) for joint in FLEXIONS},
             "lower limb": outcome.mae_lower_limb_deg, "keypoints": outcome.keypoints_mm,
@@ -195,12 +195,12 @@ def document(results: Results, peer: str | None) -> str:
     rows, shared = results.rows, complete(results.rows)
     chains = [OURS, PEER] if peer else [OURS]
     ours = rows[rows["chain"] == OURS]
-    half = shared[shared.noise == 0.5]
+    half = shared[shared.noise == "0.5"]
     with_static = results.static.assign(chain="with a static trial")
     without = ours[ours.seed.isin(with_static.seed)].assign(chain="without")
     steps = results.steps.rename_axis("from").reset_index()
     steps.insert(1, "adds", steps["from"].map(STEPS))
-    two = ours[(ours.noise == 1.0) & (ours.cameras == 2)]
+    two = ours[(ours.noise == "1") & (ours.cameras == 2)]
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined)
     return environment.get_template("accuracy.md.j2").render(
         minutes=f"{results.minutes:.0f}",

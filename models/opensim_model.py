@@ -203,15 +203,18 @@ def solve_inverse_kinematics(
     time_s: Float[np.ndarray, "time"],
     markers: dict[str, np.ndarray],
     progress,
+    pulled: bool = False,
 ) -> Motion:
     """Find the coordinates that bring the model's markers nearest to the measured ones.
 
     The solver of OpenSim's InverseKinematicsTool, with the weights of its setup file, called frame
     by frame on a stripped copy of the model. (The tool itself prints to the terminal, and fails as
     a whole where a single frame has no markers.) Markers missing in a frame do not count there; a
-    frame in which more than half of the weight is missing is not solved. Only the setup's markers
-    count: coordinates that it draws towards a value, as Pose2Sim's does with the lumbar spine, would
-    be off by degrees even with perfect markers, and hip flexion with them.
+    frame in which more than half of the weight is missing is not solved.
+
+    With `pulled`, coordinates are also drawn towards a value where the setup asks for it, as
+    Pose2Sim's does with the lumbar spine. Where the spine bends, hip flexion is then off by degrees
+    even with perfect markers.
     """
     package = opensim()
     tasks = _marker_weights(ik_setup, set(marker_names(model)) & set(markers))
@@ -222,7 +225,8 @@ def solve_inverse_kinematics(
     with telling_opensim_errors("solving inverse kinematics"):
         copy, driven = stripped_copy(model)
         state = copy.initSystem()
-        solver = _solver(copy, names, weights, time_s, position)
+        pulls = _coordinate_references(copy, ik_setup if pulled else None)
+        solver = _solver(copy, names, weights, time_s, position, pulls)
         coordinates = [
             copy.getCoordinateSet().get(i) for i in range(copy.getCoordinateSet().getSize())
         ]
@@ -262,7 +266,7 @@ def _marker_weights(ik_setup: Path, available: set[str]) -> dict[str, float]:
     return used
 
 
-def _solver(model, names, weights, time_s, position):
+def _solver(model, names, weights, time_s, position, pulls):
     package = opensim()
     table = package.TimeSeriesTableVec3()
     table.setColumnLabels(names)
@@ -275,11 +279,32 @@ def _solver(model, names, weights, time_s, position):
     for name, weight in zip(names, weights, strict=True):
         weight_set.cloneAndAppend(package.MarkerWeight(name, float(weight)))
     references = package.MarkersReference(table, weight_set)
-    solver = package.InverseKinematicsSolver(
-        model, references, package.SimTKArrayCoordinateReference(), CONSTRAINT_WEIGHT
-    )
+    solver = package.InverseKinematicsSolver(model, references, pulls, CONSTRAINT_WEIGHT)
     solver.setAccuracy(ACCURACY)
     return solver
+
+
+def _coordinate_references(model, ik_setup: Path | None):
+    """Coordinates that the setup draws towards a fixed value, weakly; none without a setup."""
+    package, references = opensim(), opensim().SimTKArrayCoordinateReference()
+    present = model.getCoordinateSet()
+    if ik_setup is None:
+        return references
+    for task in ElementTree.parse(ik_setup).iter("IKCoordinateTask"):
+        name, weight = task.get("name"), float(task.findtext("weight"))
+        applied = task.findtext("apply", "true").strip().lower() == "true"
+        if not applied or weight <= 0 or not present.contains(name):
+            continue
+        kind = task.findtext("value_type", "default_value").strip()
+        value = (
+            float(task.findtext("value"))
+            if kind == "manual_value"
+            else present.get(name).getDefaultValue()
+        )
+        reference = package.CoordinateReference(name, package.Constant(value))
+        reference.setWeight(weight)
+        references.push_back(reference)
+    return references
 
 
 def marker_positions(

@@ -88,11 +88,14 @@ def place_markers(
 
     OpenSim's MarkerPlacer, the second step of its ScaleTool, does so for one mean pose, which it
     first pulls to straight knees and hips: as much as the person then bends, every later angle is
-    off. Here nothing is pulled, so that nobody need stand straight. The markers of an augmenter need
-    this the more: they are centimetres from where a generic model has them, on every person alike.
+    off. Here legs are not pulled, so that nobody need stand straight; the lumbar spine is, where the
+    setup asks for it, since upright people have it nearly so. The markers of an augmenter need this the
+    more: they are centimetres from where a generic model has them, on every person alike.
     """
     time_s = np.arange(len(markers[MARKERS[0]]), dtype=float)  # each pose stands for itself
-    motion = solve_inverse_kinematics(model, ik_setup, time_s, markers, lambda *_: None)
+    motion = solve_inverse_kinematics(
+        model, ik_setup, time_s, markers, lambda *_: None, pulled=True
+    )
     solved = np.isin(time_s, motion.angles.index)
     poses = body_poses(model, motion.angles)
     distance_m = {}
