@@ -48,7 +48,7 @@ SEEDS = 2
 HEADINGS = {
     "hip_flexion": "hip flexion (°)", "knee_angle": "knee flexion (°)",
     "ankle_angle": "ankle flexion (°)", "lower limb": "lower limb, MAE (°)",
-    "keypoints": "keypoints (mm)", "markers": "markers (mm)",
+    "keypoints": "keypoints (mm)", "markers": "markers (mm)", "known": "known (%)",
 }  # fmt: skip
 
 
@@ -61,13 +61,16 @@ def plan(motion: str, cameras: int, errors: Errors, seed: int, static: bool = Fa
 
 
 def suite() -> list[Plan]:
-    """32 sessions: every movement with 2, 3, 4 and 8 cameras, and at three sizes of noise."""
+    """32 sessions: every movement with 2, 3, 4 and 8 cameras, and at three sizes of noise.
+
+    A movement has the same person in all of them, so that rows of a table differ by what they say.
+    """
     kinds = [(cameras, 0.5) for cameras in (2, 3, 4, 8)]
     kinds += [(cameras, noise) for noise in (0.25, 1.0) for cameras in (2, 4)]
-    cases = [(motion, *kind) for motion in ACTIVE for kind in kinds]
     return [
         plan(motion, cameras, Errors().scaled(noise), seed)
-        for seed, (motion, cameras, noise) in enumerate(cases, start=100)
+        for seed, motion in enumerate(ACTIVE, start=100)
+        for cameras, noise in kinds
     ]
 
 
@@ -96,10 +99,11 @@ def rows_of(plans: Sequence[Plan], outcomes: Iterable[dict[str, Outcome]]) -> pd
     return pd.DataFrame(
         {
             "movement": case.motion, "cameras": case.cameras, "noise": f"{noise_of(case):g}",
-            "seed": case.seed, "chain": chain,
+            "seed": case.seed,
+            "session": f"{case.seed}, {case.cameras} cameras, noise {noise_of(case):g}", "chain": chain,
             **{joint: outcome.flexion_deg(joint) for joint in FLEXIONS},
             "lower limb": outcome.mae_lower_limb_deg, "keypoints": outcome.keypoints_mm,
-            "markers": outcome.markers_mm, "seconds": sum(outcome.seconds.values()),
+            "markers": outcome.markers_mm, "known": 100 * outcome.known,
             "refused": outcome.refused,
         }
         for case, chains in zip(plans, outcomes, strict=True)
@@ -109,7 +113,7 @@ def rows_of(plans: Sequence[Plan], outcomes: Iterable[dict[str, Outcome]]) -> pd
 
 def complete(rows: pd.DataFrame) -> pd.DataFrame:
     """Only sessions in which every chain gave angles: means over different ones do not compare."""
-    return rows[rows.groupby("seed")["refused"].transform(lambda each: (each == "").all())]
+    return rows[rows.groupby("session")["refused"].transform(lambda each: (each == "").all())]
 
 
 def means(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -145,7 +149,9 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
     """Errors by source and number of cameras, and sessions that were refused."""
     by = ["source", "cameras"]
     refused = rows.groupby(by, sort=False)["refused"].agg(lambda each: int((each != "").sum()))
-    return means(rows, by).drop(columns="sessions").assign(refused=refused.values)
+    # Without the sessions that any source makes impossible: they would only miss in its own row.
+    solved = rows.groupby(["seed", "cameras"])["refused"].transform(lambda each: (each == "").all())
+    return means(rows[solved], by).drop(columns="sessions").assign(refused=refused.values)
 
 
 def table(frame: pd.DataFrame, digits: int = 1) -> str:
@@ -195,9 +201,9 @@ def document(results: Results, peer: str | None) -> str:
     rows, shared = results.rows, complete(results.rows)
     chains = [OURS, PEER] if peer else [OURS]
     ours = rows[rows["chain"] == OURS]
-    half = shared[shared.noise == "0.5"]
+    half, few = shared[shared.noise == "0.5"], shared[shared.cameras.isin((2, 4))]
     with_static = results.static.assign(chain="with a static trial")
-    without = ours[ours.seed.isin(with_static.seed)].assign(chain="without")
+    without = ours[ours.session.isin(with_static.session)].assign(chain="without")
     steps = results.steps.rename_axis("from").reset_index()
     steps.insert(1, "adds", steps["from"].map(STEPS))
     two = ours[(ours.noise == "1") & (ours.cameras == 2)]
@@ -208,15 +214,15 @@ def document(results: Results, peer: str | None) -> str:
         peer=bool(peer),
         peer_version=version_of(peer) if peer else "",
         model=MODEL,
-        sessions=rows.seed.nunique(),
-        shared=shared.seed.nunique(),
+        sessions=rows.session.nunique(),
+        shared=shared.session.nunique(),
         overall=table(means(shared, ["chain"])),
         refused=[(name, sum(each != "")) for name, each in rows.groupby("chain")["refused"]],
         by_cameras=table(means(half, ["cameras", "chain"]).sort_values("cameras", kind="stable")),
-        by_noise=table(means(shared, ["noise", "chain"]).sort_values("noise", kind="stable")),
+        by_noise=table(means(few, ["noise", "chain"]).sort_values("noise", kind="stable")),
         coordinates=table(by_coordinate(results.outcomes, chains)),
         comparison=compared(shared) if peer else [],
-        time_share=time_share(shared) if peer else "",
+        times=table(stage_times(results.outcomes, chains)),
         two=table(two[["movement", *HEADINGS, "refused"]]),
         static=table(means(complete(pd.concat([without, with_static])), ["chain"])),
         steps=table(steps, 2),
@@ -235,10 +241,19 @@ def compared(rows: pd.DataFrame) -> list[tuple[str, float, float]]:
     ]
 
 
-def time_share(rows: pd.DataFrame) -> str:
-    """Our time from 2D keypoints to angles, as a share of Pose2Sim's on the same sessions."""
-    seconds = rows.groupby("chain")["seconds"].sum()
-    return f"{seconds[OURS] / seconds[PEER]:.0%}"
+def stage_times(outcomes: Sequence[dict[str, Outcome]], chains: Sequence[str]) -> pd.DataFrame:
+    """Time of each stage from 2D keypoints to angles, in percent of the last chain's whole time."""
+    both = [each for each in outcomes if not any(each[chain].refused for chain in chains)]
+    seconds = {
+        chain: pd.DataFrame([each[chain].seconds for each in both]).sum() for chain in chains
+    }
+    whole = seconds[chains[-1]].sum()
+    rows = [
+        {"chain": chain, "stage": stage, "time (%)": 100 * value / whole}
+        for chain, stages in seconds.items()
+        for stage, value in (*stages.items(), ("**in all**", stages.sum()))
+    ]
+    return pd.DataFrame(rows)
 
 
 def dearest(costs_table: pd.DataFrame) -> list[tuple[str, int, float]]:

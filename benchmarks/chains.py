@@ -13,6 +13,7 @@ from benchmarks.pose2sim import PeerFailed, run_pose2sim
 from calibration import read_cameras
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS
 from models.opensim_model import rotational_coordinates
+from models.simulation.scene import interpolated
 from pipeline.config import STAGES, configure
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
@@ -32,8 +33,21 @@ PLAIN, POINTS = "plain DLT, not smoothed", "angles between keypoints"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Made:
     """What one chain made of one session."""
+
+    angles: pd.DataFrame
+    """Degrees and metres, indexed by seconds; samples without angles have no row."""
+    time_s: np.ndarray
+    """Of the points."""
+    points: dict[str, np.ndarray]
+    """Keypoints and markers by name, m."""
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How good that is."""
 
     rmse_deg: dict[str, float] = field(default_factory=dict)
     """By coordinate; only its own where a chain has a few."""
@@ -43,8 +57,8 @@ class Outcome:
     """Mean distance of the 20 video keypoints from where a detector without noise marks them."""
     markers_mm: float = np.nan
     """Mean distance of the 43 anatomical markers."""
-    known: float = 1.0
-    """Share of the samples that have angles."""
+    known: float = 0.0
+    """Share of the movement's samples that have angles."""
     seconds: dict[str, float] = field(default_factory=dict)
     refused: str = ""
     """Why there are no angles."""
@@ -55,21 +69,40 @@ class Outcome:
 
 
 def run_case(plan: Plan, peer: str | None = None, baselines: bool = False) -> dict[str, Outcome]:
-    """Simulate a session, and run the chains on its last trial; `peer` is Pose2Sim's Python."""
+    """Simulate a session, and run the chains on its last trial; `peer` is Pose2Sim's Python.
+
+    All chains are judged by the same samples, those that this pipeline and Pose2Sim both solved: what
+    one of them leaves out as too uncertain, the other is not charged for.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         simulation = simulate(plan)
         folder = Path(scratch) / "session"
         write_session(simulation, folder, "pipeline", False, no_progress)
-        trial = next(t for t in Session(folder).trials() if t.name == simulation.trials[-1].name)
-        truth = Truth.of(simulation)
-        outcomes = {OURS: _ours(trial, plan, truth)}
+        name = simulation.trials[-1].name
+        trial = next(each for each in Session(folder).trials() if each.name == name)
+        made = {OURS: _tried(_ours, trial, plan)}
         if baselines:
-            outcomes |= {PLAIN: _plain(trial, plan, truth), POINTS: _points(trial, truth)}
+            made |= {PLAIN: _tried(_plain, trial, plan), POINTS: _tried(_points, trial, plan)}
         if peer:
-            outcomes[PEER] = _pose2sim(
-                trial, simulation, truth, folder, Path(scratch) / "peer", peer
-            )
-        return outcomes
+            made[PEER] = _tried(_pose2sim, trial, simulation, folder, Path(scratch) / "peer", peer)
+    truth = Truth.of(simulation)
+    solved = [made[chain] for chain in (OURS, PEER) if isinstance(made.get(chain), Made)]
+    shared = [_ticks(each.angles.index.values) for each in solved]
+    judged = np.array(sorted(set.intersection(*map(set, shared)))) if shared else None
+    return {chain: truth.judge(each, judged) for chain, each in made.items()}
+
+
+def _tried(chain, *arguments) -> Made | str:
+    """What a chain makes, or why it refuses to."""
+    try:
+        return chain(*arguments)
+    except (PipelineError, PeerFailed) as error:
+        return str(error)
+
+
+def _ticks(time_s: np.ndarray) -> np.ndarray:
+    """Times as whole numbers of 0.1 ms, to be compared."""
+    return np.round(time_s * 1e4).astype(int)
 
 
 @dataclass(frozen=True)
@@ -91,75 +124,66 @@ class Truth:
         angles = in_file_units(scene.angles, rotational)
         return cls(angles, rotational, scene.time_s, scene.keypoints | scene.markers)
 
-    def distance_mm(self, points: dict[str, np.ndarray], time_s: np.ndarray, names) -> float:
-        """Mean distance of points from the truth, over names and samples that are known."""
-        there = [self._at(name, time_s) for name in names if name in points]
-        here = [points[name] for name in names if name in points]
-        return float(np.nanmean(np.linalg.norm(np.stack(here) - there, axis=-1)) * 1000)
-
-    def _at(self, name, time_s):
-        true = self.points[name]
-        columns = [np.interp(time_s, self.time_s, true[:, axis]) for axis in range(3)]
-        return np.stack(columns, axis=1)
-
-    def compared(self, angles: pd.DataFrame, samples: int, **others) -> Outcome:
-        """Compare angles (degrees) with the truth; `samples` is how many there could be."""
+    def judge(self, made: Made | str, judged: np.ndarray | None = None) -> Outcome:
+        """Compare with the truth, at some times (in ticks) or all that the chain solved."""
+        if isinstance(made, str):
+            return Outcome(refused=made)
+        if judged is None:
+            judged = _ticks(made.angles.index.values)
+        angles = made.angles[np.isin(_ticks(made.angles.index.values), judged)]
+        rows = np.isin(_ticks(made.time_s), judged)
+        points = {name: values[rows] for name, values in made.points.items()}
         compared = compare_angles(angles, self.angles, self.rotational)
         return Outcome(
             compared.table["rmse"].to_dict(),
-            float(compared.lower_limb["mae"]),
-            known=len(angles) / samples,
-            **others,
+            float(compared.lower_limb["mae"]) if "subtalar_angle_r" in angles else np.nan,
+            self._distance_mm(points, made.time_s[rows], VIDEO_KEYPOINTS),
+            self._distance_mm(points, made.time_s[rows], MARKERS),
+            len(made.angles) / len(made.time_s),
+            made.seconds,
         )
+
+    def _distance_mm(self, points, time_s, names) -> float:
+        """Mean distance of points from the truth, over names and samples that are known."""
+        names = [name for name in names if name in points]
+        if not names:
+            return np.nan
+        true = interpolated({name: self.points[name] for name in names}, self.time_s, time_s)
+        away = [np.linalg.norm(points[name] - true[name], axis=-1) for name in names]
+        return float(np.nanmean(away) * 1000)
 
 
 def _configure(trial: Trial, plan: Plan):
     return configure(trial.activity, {"kinematics": {"model": plan.model}})
 
 
-def _ours(trial: Trial, plan: Plan, truth: Truth) -> Outcome:
-    try:
-        outcomes = list(
-            run_trial(
-                trial, partial(_configure, plan=plan), lambda *_: no_progress, last="kinematics"
-            )
-        )
-    except PipelineError as error:
-        return Outcome(known=0.0, refused=str(error))
-    seconds = {outcome.stage: outcome.seconds for outcome in outcomes}  # a static trial's go before
-    return _result(trial, truth, seconds)
+def _ours(trial: Trial, plan: Plan) -> Made:
+    configured = partial(_configure, plan=plan)
+    outcomes = run_trial(trial, configured, lambda *_: no_progress, last="kinematics")
+    # A static trial's stages go before, under the same names.
+    return _result(trial, {outcome.stage: outcome.seconds for outcome in outcomes})
 
 
-def _result(trial: Trial, truth: Truth, seconds: dict[str, float]) -> Outcome:
+def _result(trial: Trial, seconds: dict[str, float]) -> Made:
     markers = load_dataset(trial.folder("augment") / "markers.nc").position
-    points, time_s = by_name(markers, "marker"), markers.time.values
     angles = read_mot(trial.folder("kinematics") / "angles.mot")
-    return truth.compared(
-        angles,
-        len(time_s),
-        keypoints_mm=truth.distance_mm(points, time_s, VIDEO_KEYPOINTS),
-        markers_mm=truth.distance_mm(points, time_s, MARKERS),
-        seconds=seconds,
-    )
+    return Made(angles, markers.time.values, by_name(markers, "marker"), seconds)
 
 
-def _plain(trial: Trial, plan: Plan, truth: Truth) -> Outcome:
+def _plain(trial: Trial, plan: Plan) -> Made:
     """Our chain, its triangulation and smoothing replaced by least squares of all that is seen."""
     plain = replace(trial, results=trial.results.with_name("plain"))
     shutil.copytree(trial.results, plain.results)
     points = load_dataset(trial.folder("triangulate") / "points.nc")
     points["position"] = (points.position.dims, _linear(trial))
     save_dataset(points, plain.folder("smooth") / "points.nc")
-    try:
-        for stage in ("augment", "kinematics"):
-            out = plain.folder(stage)
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            settings = getattr(_configure(plain, plan), stage)
-            STAGES[stage].run(plain, settings, out, no_progress)
-    except PipelineError as error:
-        return Outcome(known=0.0, refused=str(error))
-    return _result(plain, truth, {})
+    for stage in ("augment", "kinematics"):
+        out = plain.folder(stage)
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        settings = getattr(_configure(plain, plan), stage)
+        STAGES[stage].run(plain, settings, out, no_progress)
+    return _result(plain, {})
 
 
 def _linear(trial: Trial) -> np.ndarray:
@@ -184,36 +208,34 @@ def _linear(trial: Trial) -> np.ndarray:
     return np.where(determined[..., None], points, np.nan)
 
 
-def _points(trial: Trial, truth: Truth) -> Outcome:
-    """No augmenter and no model: angles between the segments that plain DLT gives."""
+def _points(trial: Trial, plan: Plan) -> Made:
+    """No augmenter and no model: angles about the hips' axis between segments that plain DLT gives."""
     keypoints = load_dataset(trial.folder("triangulate") / "points.nc")
-    position = _linear(trial)
     names = [str(name) for name in keypoints.keypoint.values]
-    points = dict(zip(names, np.moveaxis(position, 1, 0), strict=True))
+    points = dict(zip(names, np.moveaxis(_linear(trial), 1, 0), strict=True))
     time_s = keypoints.time.values
-    columns = {}
+    axis = points["RHip"] - points["LHip"]
+    axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
+    trunk, columns = points["midHip"] - points["Neck"], {}
     for side in "RL":
         thigh = points[f"{side}Knee"] - points[f"{side}Hip"]
         shank = points[f"{side}Ankle"] - points[f"{side}Knee"]
         foot = points[f"{side}BigToe"] - points[f"{side}Heel"]
-        trunk = points["midHip"] - points["Neck"]
-        columns[f"hip_flexion_{side.lower()}"] = _between_deg(trunk, thigh)
-        columns[f"knee_angle_{side.lower()}"] = _between_deg(thigh, shank)
-        columns[f"ankle_angle_{side.lower()}"] = _between_deg(shank, foot) - 90
+        columns[f"hip_flexion_{side.lower()}"] = _turn_deg(trunk, thigh, axis)
+        columns[f"knee_angle_{side.lower()}"] = _turn_deg(shank, thigh, axis)
+        columns[f"ankle_angle_{side.lower()}"] = _turn_deg(shank, foot, axis) - 90
     angles = pd.DataFrame(columns, index=pd.Index(time_s, name="time")).dropna()
-    outcome = truth.compared(
-        angles, len(time_s), keypoints_mm=truth.distance_mm(points, time_s, VIDEO_KEYPOINTS)
-    )
-    return replace(outcome, mae_lower_limb_deg=np.nan)
+    return Made(angles, time_s, points, {})
 
 
-def _between_deg(one, other):
-    cosine = (one * other).sum(-1)
-    cosine /= np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+def _turn_deg(one, other, axis):
+    """Angle by which one direction turns into the other about an axis, seen along it."""
+    across = (np.cross(one, other) * axis).sum(-1)
+    along = (one * other).sum(-1) - (one * axis).sum(-1) * (other * axis).sum(-1)
+    return np.degrees(np.arctan2(across, along))
 
 
-def _pose2sim(trial, simulation, truth, session: Path, project: Path, python: str) -> Outcome:
+def _pose2sim(trial, simulation: Simulation, session: Path, project: Path, python: str) -> Made:
     person = simulation.person
     settings = {
         "frame_rate": f"{simulation.plan.rates_hz[0]:g}",
@@ -222,23 +244,9 @@ def _pose2sim(trial, simulation, truth, session: Path, project: Path, python: st
         "use_simple_model": "true",
         "undistort_points": "true",
     }
-    try:
-        made = run_pose2sim(
-            python,
-            project,
-            session / "calibration" / "Calib.toml",
-            session / "pose" / trial.name,
-            settings,
-        )
-    except PeerFailed as error:
-        return Outcome(known=0.0, refused=str(error))
+    calibration, poses = session / "calibration" / "Calib.toml", session / "pose" / trial.name
+    made = run_pose2sim(python, project, calibration, poses, settings)
     time_s, names, position = read_trc(made.trc)
     points = dict(zip(names, np.moveaxis(position, 1, 0), strict=True))
-    points["midHip"] = points.get("midHip", points.get("Hip"))
-    return truth.compared(
-        read_mot(made.mot),
-        len(time_s),
-        keypoints_mm=truth.distance_mm(points, time_s, VIDEO_KEYPOINTS),
-        markers_mm=truth.distance_mm(points, time_s, MARKERS),
-        seconds=made.seconds,
-    )
+    points["midHip"] = points.pop("Hip")
+    return Made(read_mot(made.mot), time_s, points, made.seconds)

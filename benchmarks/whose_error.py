@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.chains import FLEXIONS, Truth
+from benchmarks.chains import FLEXIONS, Made, Truth
 from models.assets import asset_folder
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS, load_augmenter
 from models.opensim_model import generic_model, solve_inverse_kinematics
@@ -46,7 +46,7 @@ def split_error(plan: Plan) -> dict[str, dict[str, float]]:
         setup = generic.folder / generic.ik_setup
         motion = solve_inverse_kinematics(model, setup, time_s, keypoints | markers, no_progress)
         angles = in_file_units(motion.angles, truth.rotational)
-        outcome = truth.compared(angles, len(time_s))
+        outcome = truth.judge(Made(angles, time_s, {}, {}))
         return {joint: outcome.flexion_deg(joint) for joint in FLEXIONS}
 
     def scaled(markers):

@@ -247,19 +247,19 @@ def acceleration_errors(
 def segment_length_errors(
     start: Points, end: Points, true_start: Points, true_end: Points
 ) -> dict[str, Float[np.ndarray, "point"]]:
-    """Error of the mean length of segments, and the SD of their length over time, mm.
+    """Error of the length of segments, its mean and its SD over time, mm.
 
-    Segments join `start` to `end` (m), point by point, over the samples that both sides have. A
-    bone's length is constant: the SD is the result's own inconsistency, whatever the reference.
+    Segments join `start` to `end` (m), point by point, over the samples that both sides have. The
+    reference's own length need not be constant: a keypoint of the hip is on the pelvis.
     """
     length = np.linalg.norm(end - start, axis=-1) * 1000
     truth = np.linalg.norm(true_end - true_start, axis=-1) * 1000
     known = np.isfinite(length) & np.isfinite(truth)
     count = np.where(known.any(0), known.sum(0), np.nan)
-    error = np.where(known, length - truth, 0).sum(0) / count
-    mean = np.where(known, length, 0).sum(0) / count
-    variance = np.where(known, (length - mean) ** 2, 0).sum(0) / count
-    return {"length_error_mm": error, "length_sd_mm": np.sqrt(variance)}
+    difference = np.where(known, length - truth, 0)
+    error = difference.sum(0) / count
+    variance = np.where(known, (difference - error) ** 2, 0).sum(0) / count
+    return {"length_error_mm": error, "length_error_sd_mm": np.sqrt(variance)}
 
 
 def mean_known(values: Float[np.ndarray, "*any"]) -> float:

@@ -80,8 +80,8 @@ def simulate(
         f"  {person.sex}, {person.height_m:.2f} m, {person.mass_kg:.0f} kg; "
         f"{len(simulation.cameras)} cameras; trials {', '.join(t.name for t in simulation.trials)}"
     )
-    console.print(f"  session {folder}", soft_wrap=True)
-    console.print(f"  truth   {folder / 'truth'}", soft_wrap=True)
+    console.print(f"  session {escape(str(folder))}", soft_wrap=True)
+    console.print(f"  truth   {escape(str(folder / 'truth'))}", soft_wrap=True)
 
 
 def evaluate(
@@ -93,8 +93,12 @@ def evaluate(
         Path | None, typer.Option(help="Folder for the files; with sessions, for the averages.")
     ] = None,
     lag: Annotated[
-        str, typer.Option(metavar="auto|SECONDS", help="How much later the result comes; 0: as is.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            metavar="auto|SECONDS",
+            help="How much later the result comes; 0: as is. [auto; 0 for sessions]",
+        ),
+    ] = None,
     max_lag: Annotated[float, typer.Option(min=0.01, help="Largest lag to look for, s.")] = 1.0,
     space: Annotated[
         str,
@@ -120,9 +124,12 @@ def evaluate(
     from stages.comparison import compare
 
     failed = []
-    where, seconds = evaluation.parse_space(space), evaluation.parse_lag(lag)
+    of_sessions = all((path / "truth").is_dir() for path in paths)
+    # A session's truth is on the clock of its results: a lag between them is an error.
+    seconds = evaluation.parse_lag(lag or ("0" if of_sessions else "auto"))
+    where = evaluation.parse_space(space)
     against = partial(compare, space=where, lag_s=seconds, max_lag_s=max_lag)
-    if all((path / "truth").is_dir() for path in paths):
+    if of_sessions:
         means, failed, folder = evaluation.evaluate_sessions(paths, out, against, _tell_comparison)
         console.print(averages_table(means), highlight=False)
     elif len(paths) == 2:
@@ -135,7 +142,7 @@ def evaluate(
             "expected RESULT and REFERENCE, or sessions that have a folder truth/; got "
             + ", ".join(map(str, paths))
         )
-    console.print(f"  files   {folder}", soft_wrap=True)
+    console.print(f"  files   {escape(str(folder))}", soft_wrap=True)
     if failed:
         raise PipelineError(f"{len(failed)} trials could not be compared: {', '.join(failed)}")
 

@@ -100,16 +100,9 @@ def repetitions_in(result: Path) -> Repetitions:
 
 
 def trials_with_truth(session: Path) -> dict[str, tuple[Path, Path]]:
-    """Results and truth by trial. Raises PipelineError if no trial has both."""
+    """Folders of results and truth by trial; those of results may lack."""
     truths = sorted(path.name for path in (session / "truth").iterdir() if path.is_dir())
-    pairs = {name: (session / "results" / name, session / "truth" / name) for name in truths}
-    pairs = {name: pair for name, pair in pairs.items() if pair[0].is_dir()}
-    if not pairs:
-        raise PipelineError(
-            f"no trial of {session} has results: its truth is of {', '.join(truths) or 'no trial'}. "
-            f"Run them first: pipeline run {session}"
-        )
-    return pairs
+    return {name: (session / "results" / name, session / "truth" / name) for name in truths}
 
 
 def evaluate_sessions(
@@ -126,10 +119,18 @@ def evaluate_sessions(
     """
     folder = out or (sessions[0] if len(sessions) == 1 else Path()) / "comparison"
     check_out(folder)
+    subjects = {session.resolve().name: session for session in sessions}
+    if len(subjects) < len(sessions):
+        raise PipelineError(
+            "two of the sessions have the same name. Name each subject's differently."
+        )
     rows, failed = [], []
-    for session in sessions:
-        subject = session.resolve().name
+    for subject, session in subjects.items():
         for name, (result, truth) in trials_with_truth(session).items():
+            if not result.is_dir():
+                reason = f"not compared, since it has no results. To run it: pipeline run {session}"
+                tell(f"{subject}/{name}", PipelineError(reason))
+                continue
             try:
                 comparison, _ = evaluate_pair(result, truth, None, compare)
             except PipelineError as error:
@@ -140,9 +141,11 @@ def evaluate_sessions(
             rows.append({"subject": subject, "trial": name, "action": activity_of(name)})
             rows[-1] |= summary_of(comparison)
     if not rows:
-        raise PipelineError("no trial could be compared; see the errors above")
+        raise PipelineError(
+            "no trial could be compared; see the errors above. Sessions are run by: pipeline run SESSION"
+        )
     trials = pd.DataFrame(rows)
-    scaling = np.array([is_static(row["trial"]) and "lower_limb_count" not in row for row in rows])
+    scaling = trials["trial"].map(is_static)
     means = averages(trials if scaling.all() else trials[~scaling])
     with reporting_disk_errors(folder), replacing_folder(folder) as temporary:
         write_tables({"trials": trials, "averages": means}, temporary)

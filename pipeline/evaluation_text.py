@@ -70,16 +70,16 @@ def lines_of(comparison: Comparison) -> list[str]:
     if angles := comparison.angles:
         mean = angles.lower_limb
         lines.append(
-            f"mean over {mean['count']:.0f} lower-limb rotations: RMSE {mean.rmse:.1f}°, MAE "
-            f"{mean.mae:.1f}°, r {mean.correlation:.3f}, CMC {mean.multiple_correlation:.3f}"
+            f"mean over {mean['count']:.0f} lower-limb rotations, {len(angles.result)} samples: RMSE "
+            f"{mean.rmse:.1f}°, MAE {mean.mae:.1f}°, r {mean.correlation:.3f}, CMC {mean.multiple_correlation:.3f}"
         )
     for kind, points in comparison.points.items():
         of = points.overall
         seen = f", reprojection {of['reprojection_px']:.1f} px" if "reprojection_px" in of else ""
         lines += [
-            f"{kind} ({len(points.table)}): MPJPE {of['mpjpe_mm']:.1f} mm, PA-MPJPE "
+            f"{kind} ({len(points.table)}, {of['share_compared']:.0%} known): MPJPE {of['mpjpe_mm']:.1f} mm, PA-MPJPE "
             f"{of['pa_mpjpe_mm']:.1f} mm, PCK 50 mm {of['pck_50mm']:.0%}, 150 mm {of['pck_150mm']:.0%}",
-            f"  segments {of['segment_length_error_mm']:.1f} mm (SD {of['segment_length_sd_mm']:.1f}), "
+            f"  segments {of['segment_length_error_mm']:.1f} mm (SD {of['segment_length_error_sd_mm']:.1f}), "
             f"jitter {of['jitter_m_s2']:.1f} m/s²{seen}",
         ]
     spaces = dict.fromkeys(f"space {each.space.description}" for each in comparison.points.values())

@@ -101,6 +101,8 @@ def simulate(plan: Plan) -> Simulation:
 
     Raises PipelineError for a motion, model or vocabulary that cannot be used.
     """
+    if Path(plan.model).suffix.lower() != ".osim":  # `best` is another one on another computer
+        plan = plan.model_copy(update={"model": generic_model(plan.model).name})
     known = vocabulary(plan.vocabulary)
     person, model = _person(plan)
     offsets = appearance_offsets(
@@ -120,7 +122,7 @@ def simulate(plan: Plan) -> Simulation:
         views = {
             camera.name: observe(
                 scene, camera, known.keypoints, rates_hz[camera.name], plan.errors,
-                random_for(plan.seed, f"{trial} {camera.name}"),
+                plan.seed, trial,
             )
             for camera in cameras
         }  # fmt: skip

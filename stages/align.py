@@ -11,12 +11,12 @@ from pipeline.errors import PipelineError
 from stages.recordings import (
     Recording,
     Space,
-    Trajectories,
     in_common,
     is_rotation,
     pairs_of_points,
 )
 from stages.series import stretches
+from stages.smooth import butterworth_smooth
 
 WORLD_FRAME = "pelvis_"
 """Coordinates of this name place the body in the world: they differ if the worlds do."""
@@ -26,6 +26,8 @@ LEAST_CORRELATION = 0.5
 """A lag found with less is not believed."""
 MOVES_DEG = 5.0
 """A coordinate that ranges over less on either side has no say in the lag."""
+CUTOFF_HZ = 6.0
+"""Of points, before their speed is taken: differences amplify noise."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,10 @@ def check_known(differences: Float[np.ndarray, "..."], what: str, lag_s: float) 
 def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignment:
     """Find the lag between two recordings: by joint angles, or if there are none by points.
 
-    Joint angles are used as they are, without those that depend on the world frame or hardly move;
-    of points their speeds, which do not depend on the world frame either.
+    Joint angles are used as they are, without those that depend on the world frame or hardly move:
+    the lag is the median of their own lags, and taken out only where it is larger than these scatter,
+    since a coordinate that errs in size or phase seems to lag. Of points their speeds are used, which
+    do not depend on the world frame either.
     """
     if names := in_common(result.angles, reference.angles):
         what = "joint angles"
@@ -115,7 +119,7 @@ def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignmen
         what, (kind, other) = "the points' speeds", pairs_of_points(result, reference)[0]
         points = result.points[kind], reference.points[other]
         names = in_common(points[0].names, points[1].names)
-        sides = [(each.time_s, _speeds(each, names)) for each in points]
+        sides = [(each.time_s, each.of(names)) for each in points]
     times = [time_s for time_s, _ in sides]
     check_overlap(*times, 0.0)
     interval_s = min(float(np.median(np.diff(each))) for each in times)
@@ -125,11 +129,36 @@ def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignmen
     if what == "joint angles":
         moving = np.logical_and(*(ranges(each) > MOVES_DEG for each in curves))
         curves = [each[:, moving] for each in curves]
+        return _median_lag(*curves, interval_s, max_lag_s)
+    curves = [_speeds(each, interval_s) for each in curves]
     return _judged(find_lag(*curves, interval_s, max_lag_s), what, max_lag_s)
 
 
-def _speeds(points: Trajectories, names: list[str]) -> Float[np.ndarray, "time point"]:
-    return np.linalg.norm(np.gradient(points.of(names), points.time_s, axis=0), axis=-1)
+def _median_lag(result, reference, interval_s: float, max_lag_s: float) -> Alignment:
+    """The median of the lags of curves (time, coordinate), degrees, if it stands out."""
+    what = "joint angles"
+    columns = zip(result.T[..., None], reference.T[..., None], strict=True)
+    lags = [find_lag(mine, truth, interval_s, max_lag_s) for mine, truth in columns]
+    lags = [lag for lag in lags if lag.correlation >= LEAST_CORRELATION and not lag.at_edge]
+    if not lags:
+        return _judged(find_lag(result, reference, interval_s, max_lag_s), what, max_lag_s)
+    seconds = np.array([lag.seconds for lag in lags])
+    middle, correlation = (
+        float(np.median(seconds)),
+        float(np.median([lag.correlation for lag in lags])),
+    )
+    scatter = float(np.subtract(*np.percentile(seconds, [75, 25])) / 2)
+    told = f"{middle * 1000:+.1f} ± {scatter * 1000:.1f} ms over {len(lags)} {what}"
+    if abs(middle) <= scatter:
+        return Alignment(0.0, correlation, f"none that stands out: {told}")
+    return Alignment(middle, correlation, f"found: {told}")
+
+
+def _speeds(position: Float[np.ndarray, "time point 3"], interval_s: float):
+    """Speeds (m/s) of points at equal intervals, low-passed."""
+    smooth = butterworth_smooth(position.reshape(len(position), -1), 1 / interval_s, CUTOFF_HZ)
+    velocity = np.gradient(smooth.reshape(position.shape), interval_s, axis=0)
+    return np.linalg.norm(velocity, axis=-1)
 
 
 def _judged(lag: Lag, what: str, max_lag_s: float) -> Alignment:

@@ -32,7 +32,7 @@ SEGMENTS = [
     *((f"{bone} {s}, markers", f"{s}_{start}_study", f"{s}_{end}_study")
       for s in "rL" for bone, *_, start, end in _BONES),
 ]  # fmt: skip
-"""Pairs of video keypoints, and of markers, on one bone."""
+"""Pairs of video keypoints, and of markers, that are about as far apart as a bone is long."""
 STILL = 1e-6
 """A coordinate (deg or mm) that ranges over less on both sides is held still: no average counts it."""
 
@@ -60,10 +60,12 @@ class AngleComparison:
         """Means over the rotations of `LOWER_LIMB` that move on either side.
 
         Of `rmse`, `mae`, `max`, `correlation` and `multiple_correlation`, and the `mean_abs_bias`
-        and `mean_abs_range_error`, whose signs would cancel; `count` says over how many.
+        and `mean_abs_range_error`, whose signs would cancel; `count` says over how many. A multiple
+        correlation that is not defined, as curves are farther apart than they move, counts as 0.
         """
         rows = self.table.loc[in_common(LOWER_LIMB, self.table.index.difference(self.still))]
-        means = rows[["rmse", "mae", "max", "correlation", "multiple_correlation"]].mean()
+        means = rows[["rmse", "mae", "max", "correlation"]].mean()
+        means["multiple_correlation"] = rows["multiple_correlation"].fillna(0).mean()
         means["mean_abs_bias"] = rows["bias"].abs().mean()
         means["mean_abs_range_error"] = rows["range_error"].abs().mean()
         means["count"] = len(rows)
@@ -78,10 +80,10 @@ class PointComparison:
     """By point: `distance_figures`, `aligned_mean_mm` (each frame fitted), `jitter_m_s2`."""
     overall: dict[str, float]
     """`mpjpe_mm`, `pa_mpjpe_mm`, `p95_mm`, `max_mm`, `pck_50mm`, `pck_150mm`, `share_compared` of
-    the result's samples, `jitter_m_s2`, the segments' mean |length error| and length SD, and with
+    the result's samples, `jitter_m_s2`, the segments' mean |length error| and its SD over time, and with
     the reference's cameras `reprojection_px`."""
     segments: pd.DataFrame
-    """By segment: `length_error_mm`, `length_sd_mm`."""
+    """By segment: `length_error_mm`, `length_error_sd_mm`."""
     space: Space
 
 
@@ -200,7 +202,7 @@ def compare_points(
         **overall,
         "share_compared": overall["samples"] / errors[0].size,
         "segment_length_error_mm": metrics.mean_known(np.abs(segments.length_error_mm.values)),
-        "segment_length_sd_mm": metrics.mean_known(segments.length_sd_mm.values),
+        "segment_length_error_sd_mm": metrics.mean_known(segments.length_error_sd_mm.values),
     }
     if cameras and space is IDENTITY:
         pixels = np.stack([camera.project(mine) - camera.project(truth) for camera in cameras])

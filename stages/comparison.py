@@ -19,6 +19,8 @@ from stages.compare import (
 from stages.recordings import Recording, Space, in_common, is_rotation, listed, pairs_of_points
 
 DEGREES_PER_RADIAN = 180 / np.pi
+MOVES_DEG = 20.0
+"""Ranges of less say nothing about a file's unit."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _angle_notices(angles: AngleComparison) -> list[str]:
     notices = []
     rotations = angles.table.index[angles.table.unit == "deg"]
     mine, truth = (ranges(side[rotations].values) for side in (angles.result, angles.reference))
-    moving = (mine > 0.1) & (truth > 0.1)
+    moving = (np.maximum(mine, truth) > MOVES_DEG) & (np.minimum(mine, truth) > 0.1)
     ratio = np.median(mine[moving] / truth[moving]) if moving.any() else 1.0
     if 0.7 < max(ratio, 1 / ratio) / DEGREES_PER_RADIAN < 1.4:
         small = "result" if ratio < 1 else "reference"

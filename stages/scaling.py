@@ -180,4 +180,5 @@ def upright_samples(keypoints: dict[str, Float[np.ndarray, "time 3"]]) -> Int[np
     known = np.isfinite(np.stack([keypoints[name] for name in MARKERS], axis=1)).all((1, 2))
     bend = np.maximum(*(_knee_flexion_deg(keypoints, side) for side in "RL"))
     upright = np.flatnonzero(known & (bend < UPRIGHT_KNEE_DEG))
-    return upright[:: max(len(upright) // MOST_TO_PLACE, 1)]
+    chosen = np.linspace(0, len(upright) - 1, min(len(upright), MOST_TO_PLACE))
+    return upright[chosen.astype(int)]

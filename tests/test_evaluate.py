@@ -429,7 +429,7 @@ def test_a_trials_markers_and_keypoints_are_found(tmp_path):
     assert list(found.points) == ["markers", "keypoints"]
     assert found.angles.shape == (480, len(NAMES))
     outcome = evaluate(folder / "results" / "squats1", folder / "truth" / "squats1")
-    assert "markers (5): MPJPE 10.0 mm" in outcome.output
+    assert "markers (5, 100% known): MPJPE 10.0 mm" in outcome.output
     assert "keypoints (5): MPJPE 0.0 mm" in outcome.output
     assert "reprojection" in outcome.output
 

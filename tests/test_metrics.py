@@ -247,4 +247,4 @@ def test_a_segment_that_is_too_long_and_wobbles():
     truth[:, 0, 1] = 0.4
     errors = segment_length_errors(start, end, start, truth)
     assert errors["length_error_mm"] == pytest.approx(30)
-    assert errors["length_sd_mm"] == pytest.approx(10)
+    assert errors["length_error_sd_mm"] == pytest.approx(10)

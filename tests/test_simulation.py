@@ -22,7 +22,7 @@ from models.opensim_model import (
     stripped_copy,
 )
 from models.simulation import detector
-from models.simulation.detector import Errors, bursts, correlated, detect
+from models.simulation.detector import Errors, bursts, correlated, detect, view_bias
 from models.simulation.landmarks import Segment, keypoint_positions, segments
 from models.simulation.motion import on_model, recorded
 from models.simulation.movements import GRAVITY_M_S2, MOVEMENTS, RATE_HZ
@@ -232,9 +232,17 @@ def test_a_persons_offset_moves_a_keypoint_with_its_body(generic):
 @pytest.mark.parametrize("name", ["squats", "gait", "sit-to-stand", "static", "dropjump"])
 def test_the_lowest_foot_stands_on_the_floor_and_feet_never_sink_in(scenes, name):
     lowest = np.min([scenes[name].keypoints[foot][:, 1] for foot in FEET], axis=0)
-    assert lowest.min() == pytest.approx(0.01, abs=1e-6)
+    exact = 0.012 if name == "gait" else 1e-6  # in gait the pelvis moves smoothly instead
+    assert lowest.min() == pytest.approx(0.01, abs=exact)
     if name != "dropjump":
-        assert lowest.max() == pytest.approx(0.01, abs=1e-6)
+        assert lowest.max() == pytest.approx(0.01, abs=exact)
+
+
+def test_no_keypoint_is_thrown_about(scenes):
+    """Acceleration of the hips, which carry the body, but for a jump's landing, which is abrupt."""
+    for name, scene in scenes.items():
+        second = np.diff(scene.keypoints["midHip"], 2, axis=0) * RATE_HZ**2
+        assert name == "dropjump" or np.linalg.norm(second, axis=-1).max() < 30, name
 
 
 @pytest.mark.parametrize("name", ["squats", "sit-to-stand", "static"])
@@ -520,8 +528,9 @@ def detections(scene, names, camera, errors, seed=1, repeat=1):
     covered = np.zeros(points.shape[:2], bool)
     covered[:, 3::7] = True
     pixels, confidence = detect(
-        points, names, covered, camera, RATE_HZ, errors, random_for(seed, "view")
-    )
+        points, names, covered, camera, RATE_HZ, errors,
+        view_bias(names, errors, random_for(seed, "bias")), random_for(seed, "view"),
+    )  # fmt: skip
     truth, _ = cv2.projectPoints(
         points.reshape(-1, 3), cv2.Rodrigues(camera.camera_from_world[:3, :3])[0],
         camera.camera_from_world[:3, 3], camera.intrinsics, camera.distortion,
@@ -669,8 +678,8 @@ def test_legs_are_swapped_only_in_views_from_the_side(scenes, cameras, names, be
 
 def test_a_camera_loses_frames_and_keeps_their_numbers(scenes, cameras, names):
     errors = Errors.only("dropped_frames", 10)
-    view = observe(scenes["squats"], cameras[0], names, 60.0, errors, random_for(1, "view"))
-    whole = observe(scenes["squats"], cameras[0], names, 60.0, Errors.none(), random_for(1, "view"))
+    view = observe(scenes["squats"], cameras[0], names, 60.0, errors, 1, "trial")
+    whole = observe(scenes["squats"], cameras[0], names, 60.0, Errors.none(), 1, "trial")
     assert 0.9 < len(view.number) / len(whole.number) < 0.99
     assert {view.number[0], view.number[-1]} == {0, whole.number[-1]}
     assert np.array_equal(view.position, whole.position[view.number])
@@ -679,11 +688,11 @@ def test_a_camera_loses_frames_and_keeps_their_numbers(scenes, cameras, names):
 def test_clocks_are_off_by_at_most_half_a_frame(scenes, cameras, names):
     scene, errors, offsets = scenes["static"], Errors.only("clock"), []
     for seed in range(40):
-        view = observe(scene, cameras[0], names, 30.0, errors, random_for(seed, "view"))
+        view = observe(scene, cameras[0], names, 30.0, errors, seed, "trial")
         assert np.diff(view.time_s) == pytest.approx(1 / 30)
         offsets.append(view.time_s[0] * 30)
     assert np.abs(offsets).max() <= 0.5 and np.std(offsets) == pytest.approx(12**-0.5, rel=0.2)
-    late = observe(scenes["gait"], cameras[0], names, 30.0, errors, random_for(3, "view"))
+    late = observe(scenes["gait"], cameras[0], names, 30.0, errors, 3, "trial")
     at = interpolated(scenes["gait"].keypoints, scenes["gait"].time_s, late.time_s)
     truth = cameras[0].project(np.stack([at[name] for name in names], 1))
     seen = np.isfinite(late.position)
@@ -724,7 +733,7 @@ def test_confidences_tell_a_little_about_errors(scenes, cameras, names):
     for seed, camera in enumerate(cameras):
         points = np.stack([scene.keypoints[name] for name in names], 1)
         errors = Errors(clock=0, dropped_frames=0)
-        view = observe(scene, camera, names, RATE_HZ, errors, random_for(seed, "view"))
+        view = observe(scene, camera, names, RATE_HZ, errors, seed, "trial")
         size.append(np.linalg.norm(view.position - camera.project(points), axis=-1))
         confidences.append(view.confidence)
     size, confidences = np.ravel(size), np.ravel(confidences)

@@ -31,27 +31,27 @@ class Errors(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    calibration: float = Field(1.0, ge=0)
+    calibration: float = Field(1.0, ge=0, le=10)
     """Errors of the cameras' calibration."""
-    appearance: float = Field(1.0, ge=0)
+    appearance: float = Field(1.0, ge=0, le=10)
     """Where this person's keypoints are marked, against the average person's: the same in all views."""
-    view_bias: float = Field(1.0, ge=0)
+    view_bias: float = Field(1.0, ge=0, le=10)
     """A constant shift of each keypoint in each view."""
-    jitter: float = Field(1.0, ge=0)
+    jitter: float = Field(1.0, ge=0, le=10)
     """Slow wandering and quick jitter of keypoints that are in sight."""
-    blur: float = Field(1.0, ge=0)
+    blur: float = Field(1.0, ge=0, le=10)
     """Errors along the way that a fast keypoint moves."""
-    occlusion: float = Field(1.0, ge=0)
+    occlusion: float = Field(1.0, ge=0, le=10)
     """Larger errors, and misses, of keypoints that the body hides."""
-    outliers: float = Field(1.0, ge=0)
+    outliers: float = Field(1.0, ge=0, le=10)
     """Keypoints that are elsewhere for some frames."""
-    missed: float = Field(1.0, ge=0)
+    missed: float = Field(1.0, ge=0, le=10)
     """Keypoints that are not found for some frames."""
-    swaps: float = Field(1.0, ge=0)
+    swaps: float = Field(1.0, ge=0, le=10)
     """Legs whose sides are exchanged for some frames, in views from the side."""
-    clock: float = Field(1.0, ge=0)
+    clock: float = Field(1.0, ge=0, le=10)
     """Cameras that are off by up to half a frame, as after a synchronisation in whole frames."""
-    dropped_frames: float = Field(1.0, ge=0)
+    dropped_frames: float = Field(1.0, ge=0, le=100)
     """Frames that a camera loses."""
 
     @classmethod
@@ -106,12 +106,17 @@ def detect(
     camera: Camera,
     rate_hz: float,
     errors: Errors,
+    bias_m: Float[np.ndarray, "keypoint 2"],
     random: Random,
 ) -> tuple[Float[np.ndarray, "time keypoint 2"], PerPoint]:
-    """Pixels and confidences that a detector gives for true points (m); NaN and 0 where it has none."""
+    """Pixels and confidences that a detector gives for true points (m); NaN and 0 where it has none.
+
+    `bias_m` is the view's, as of `view_bias`.
+    """
     depth = points @ camera.camera_from_world[2, :3] + camera.camera_from_world[2, 3]
     px_per_m = camera.intrinsics[0, 0] / depth
-    error_m = _error_m(points, names, hidden, camera, rate_hz, errors, random)
+    moving_m = _moving_error_m(points, names, hidden, camera, rate_hz, errors, random)
+    error_m = bias_m + moving_m
     pixels = camera.project(points) + error_m * px_per_m[..., None]
     pixels = _swap_legs(pixels, names, points, camera, rate_hz, errors, random)
     confidence = _confidence(error_m, hidden, rate_hz, errors, random)
@@ -121,24 +126,33 @@ def detect(
     return np.where(found[..., None], pixels, np.nan), np.where(found, confidence, 0.0)
 
 
-def _error_m(points, names, hidden, camera, rate_hz, errors, random):
-    """Errors of keypoints in the image's plane at the person, m (time, keypoint, 2)."""
-    table, count = parameters(), len(points)
-    shape = (count, len(names), 2)
-    size = {key: _by_keypoint(names, key)[:, None] for key in ("bias_m", "wander_m", "jitter_m")}
-    bias = errors.view_bias * size["bias_m"] * random.normal(size=shape[1:])
+def view_bias(
+    names: Sequence[str], errors: Errors, random: Random
+) -> Float[np.ndarray, "keypoint 2"]:
+    """How far a view shifts each keypoint, in the image's plane at the person, m."""
+    spread = errors.view_bias * _by_keypoint(names, "bias_m")[:, None]
+    return spread * random.normal(size=(len(names), 2))
+
+
+def _moving_error_m(points, names, hidden, camera, rate_hz, errors, random):
+    """Errors that change, in the image's plane at the person, m (time, keypoint, 2)."""
+    table, shape = parameters(), (len(points), len(names), 2)
+    size = {key: _by_keypoint(names, key)[:, None] for key in ("wander_m", "jitter_m")}
     wander = size["wander_m"] * correlated(shape, rate_hz, table["wander"]["correlation_s"], random)
     quick = size["jitter_m"] * random.normal(size=shape)
     behind = hidden[..., None]
     extra = np.sqrt(table["hidden"]["error_factor"] ** 2 - 1)
     covered = errors.occlusion * extra * size["wander_m"]
     covered = covered * correlated(shape, rate_hz, table["wander"]["correlation_s"], random)
-    error = bias + errors.jitter * (wander + quick) + np.where(behind, covered, 0)
+    error = errors.jitter * (wander + quick) + np.where(behind, covered, 0)
     seen = points @ camera.camera_from_world[:3, :3].T + camera.camera_from_world[:3, 3]
     in_image = seen[..., :2] / seen[..., 2:]  # moves too as the person comes nearer
     velocity = np.gradient(in_image, 1 / rate_hz, axis=0) * seen[..., 2:]
     error += (
-        errors.blur * table["blur"]["exposure_s"] * velocity * random.normal(size=(*shape[:2], 1))
+        errors.blur
+        * table["blur"]["half_exposure_s"]
+        * velocity
+        * random.normal(size=(*shape[:2], 1))
     )
     outliers = table["outliers"]
     started = errors.outliers * outliers["starts_per_s"]

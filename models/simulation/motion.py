@@ -9,7 +9,7 @@ from scipy.interpolate import make_interp_spline
 
 from models.opensim_model import BodyPoses, body_poses, rotational_coordinates, stripped_copy
 from models.simulation.landmarks import SOLE, SOLE_HEIGHT_M, keypoint_positions
-from models.simulation.movements import RATE_HZ, Movement
+from models.simulation.movements import RATE_HZ, Movement, smoothed
 from pipeline.errors import PipelineError
 
 BEYOND_RANGE = np.radians(20)
@@ -38,7 +38,10 @@ def on_model(movement: Movement, model) -> pd.DataFrame:
     if not movement.walks:
         _keep_feet_apart(angles, moving)
     feet = _feet(body_poses(moving, angles))
-    angles["pelvis_ty"] = SOLE_HEIGHT_M + movement.lift_m - feet[..., 1].min(1)
+    lowest = feet[..., 1].min(1)
+    # Which point of which foot is lowest changes at once in gait; the pelvis does not.
+    lowest = smoothed(lowest) if movement.walks else lowest
+    angles["pelvis_ty"] = SOLE_HEIGHT_M + movement.lift_m - lowest
     angles["pelvis_tx"] = _forward_m(movement, feet[..., 0])
     angles["pelvis_tz"] = -feet[..., 2].mean()
     return angles

@@ -161,10 +161,10 @@ def _repetitions(random, count, period_s, still_s, hold=0.0):
         at = knots[-1]
     time_s = np.arange(0, at, 1 / RATE_HZ)
     linear = PchipInterpolator(knots, values)(time_s)
-    return time_s, _smoothed(linear)
+    return time_s, smoothed(linear)
 
 
-def _smoothed(values, width_s=0.2):
+def smoothed(values, width_s=0.2):
     """Without the corners in speed that people's movements do not have."""
     count = int(width_s * RATE_HZ)
     window = np.hanning(count + 2)[1:-1]

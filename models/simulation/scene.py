@@ -84,9 +84,16 @@ def observe(
     names: Sequence[str],
     rate_hz: float,
     errors: Errors,
-    random: np.random.Generator,
+    seed: int,
+    trial: str,
 ) -> View:
-    """Film a scene with one (true) camera and detect some keypoints, with errors."""
+    """Film a scene with one (true) camera and detect some keypoints, with errors.
+
+    What is drawn depends on the seed, the camera's name and the trial's; the view's bias is that of
+    the camera in every trial.
+    """
+    random = random_for(seed, f"{trial} {camera.name}")
+    bias_m = detector.view_bias(names, errors, random_for(seed, f"bias {camera.name}"))
     start, end = scene.time_s[[0, -1]]
     offset_s = detector.clock_offset_s(rate_hz, errors, random)
     number = np.arange(int((end - start) * rate_hz + 1e-6) + 1)
@@ -95,7 +102,9 @@ def observe(
     at_frames = interpolated(scene.keypoints, scene.time_s, time_s)
     points = landmarks.stacked(at_frames, names)
     covered = hidden(points, at_frames, landmarks.segments(), scene.person.height_m, camera.center)
-    position, confidence = detector.detect(points, names, covered, camera, rate_hz, errors, random)
+    position, confidence = detector.detect(
+        points, names, covered, camera, rate_hz, errors, bias_m, random
+    )
     kept = detector.kept_frames(len(number), errors, random)
     return View(number[kept], time_s[kept], position[kept], confidence[kept])
 
