@@ -1,5 +1,6 @@
 """Evaluation: find what belongs together, compare it, and average over trials."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,7 +73,19 @@ def read_recording(path: Path) -> Recording:
         raise PipelineError(f"{path} has none of {known}. Run the trial first, or give a file.")
     cameras = path / "cameras.toml"
     known = tuple(each.in_y_up_world() for each in read_file(cameras)) if cameras.exists() else ()
-    return Recording(str(path), read_angles(angles) if angles else pd.DataFrame(), points, known)
+    table = read_angles(angles) if angles else pd.DataFrame()
+    return Recording(str(path), table, points, known, _model_of(path))
+
+
+def _model_of(folder: Path) -> str:
+    """The OpenSim model of a folder of results, or of simulated truth; empty if it does not say."""
+    for name, part, key in (
+        ("09_kinematics/kinematics.json", "model", "name"),
+        ("simulation.json", "plan", "model"),
+    ):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text(encoding="utf-8"))[part][key]
+    return ""
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -67,6 +67,11 @@ def compare(
         angles = compare_angles(result.angles, reference.angles, rotational, lag_s, repetitions)
         notices += _left_out("coordinates", result.angles, reference.angles)
         notices += _angle_notices(angles)
+        if result.model and reference.model and result.model != reference.model:
+            notices.append(
+                f"the result's angles are of the OpenSim model {result.model}, the reference's of "
+                f"{reference.model}: pelvis, hip and lumbar angles of the two may differ by 10-20°."
+            )
     for kind, other in pairs:
         mine, truth = result.points[kind], reference.points[other]
         check_overlap(mine.time_s, truth.time_s, lag_s)

@@ -72,8 +72,13 @@ def read_trc(path: Path) -> tuple[np.ndarray, list[str], Positions]:
         width = 2 + 3 * len(names)
         table = np.array([(row + [""] * width)[:width] for row in rows])
         numbers = np.where(np.char.strip(table) == "", "nan", table).astype(float)
+        promised = int(values.get("NumFrames", 0))
     except (OSError, UnicodeDecodeError, IndexError, KeyError, ValueError) as error:
         raise PipelineError(f"{path} is not a TRC file of markers in mm or m: {error!r}") from error
+    if len(rows) < promised - 1:  # some programs promise one too many
+        raise PipelineError(
+            f"{path} is cut short: {len(rows)} of {promised} frames. Export it again."
+        )
     return numbers[:, 1], names, numbers[:, 2:].reshape(len(rows), -1, 3) * scale
 
 

@@ -1,5 +1,6 @@
 """Motion files of OpenSim (.mot), and the units that they have."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,18 @@ def read_mot(path: Path) -> pd.DataFrame:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        start = next(i for i, line in enumerate(lines) if line.strip().lower() == "endheader") + 1
+        start = [line.strip().lower() for line in lines].index("endheader") + 1
         rows = [line.split() for line in lines[start:] if line.strip()]
         table = pd.DataFrame(np.array(rows[1:], dtype=float), columns=rows[0])
-        return table.set_index("time")
-    except (OSError, UnicodeDecodeError, StopIteration, IndexError, ValueError, KeyError) as error:
-        raise PipelineError(f"{path} is not an OpenSim motion file: {error!r}") from error
+        promised = re.search(r"^nRows=(\d+)$", "\n".join(lines[:start]), re.MULTILINE)
+        table = table.set_index("time")
+    except (OSError, UnicodeDecodeError, IndexError, ValueError, KeyError) as error:
+        raise PipelineError(
+            f"{path} is not an OpenSim motion file, or damaged: expected a header that ends with "
+            f"endheader, a row of names with time, and rows of as many numbers ({error})"
+        ) from error
+    if promised and len(table) < int(promised[1]):
+        raise PipelineError(
+            f"{path} is cut short: {len(table)} of {promised[1]} rows. Export it again."
+        )
+    return table

@@ -43,6 +43,8 @@ class Recording:
     """By the kind of point: markers, keypoints; `points` of a lone file."""
     cameras: tuple[Camera, ...] = ()
     """True cameras in the points' world, if known."""
+    model: str = ""
+    """The OpenSim model that the angles are of, if known."""
 
 
 class Space(NamedTuple):

@@ -430,7 +430,7 @@ def test_a_trials_markers_and_keypoints_are_found(tmp_path):
     assert found.angles.shape == (480, len(NAMES))
     outcome = evaluate(folder / "results" / "squats1", folder / "truth" / "squats1")
     assert "markers (5, 100% known): MPJPE 10.0 mm" in outcome.output
-    assert "keypoints (5): MPJPE 0.0 mm" in outcome.output
+    assert "keypoints (5, 100% known): MPJPE 0.0 mm" in outcome.output
     assert "reprojection" in outcome.output
 
 
@@ -486,3 +486,48 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path, files):
     assert (tmp_path / "thesis" / "chapter.txt").exists()
     assert evaluate(*files, "--out", tmp_path / "new").exit_code == 0
     assert evaluate(*files, "--out", tmp_path / "new").exit_code == 0
+
+
+def test_a_coordinate_that_errs_in_size_is_no_lag():
+    """Each coordinate that moves more on one leg than the other seems to lag differently."""
+    time_s = np.arange(0, 6, 1 / 60)
+    course = {f"angle_{i}": 40 * np.sin(2 * np.pi * 0.5 * time_s) for i in range(8)}
+    late = {
+        name: 40 * np.sin(2 * np.pi * 0.5 * (time_s - lag))
+        for name, lag in zip(course, np.linspace(-0.04, 0.05, 8), strict=True)
+    }
+    index = pd.Index(time_s, name="time")
+    sides = [Recording("", pd.DataFrame(each, index), {}) for each in (late, course)]
+    compared = compare(*sides, IDENTITY)
+    assert compared.alignment.lag_s == 0 and "none that stands out" in str(compared.alignment)
+
+
+def test_noise_does_not_hide_the_lag_of_points():
+    time_s, random = np.arange(0, 6, 1 / 60), np.random.default_rng(0)
+
+    def faster_and_faster(t):
+        return np.stack([0.3 * np.sin(2 * np.pi * (0.2 + 0.05 * t) * t + k) for k in range(3)], -1)
+
+    sway, late = faster_and_faster(time_s), faster_and_faster(time_s - 0.3)
+    noisy = np.stack([late] * 5, 1) + random.normal(0, 0.02, (len(time_s), 5, 3))
+    names = tuple("abcde")
+    sides = [
+        Recording("", pd.DataFrame(), {"markers": Trajectories(time_s, names, position)})
+        for position in (noisy, np.stack([sway] * 5, 1))
+    ]
+    compared = compare(*sides, None)
+    assert compared.alignment.lag_s == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_session_that_was_not_run_keeps_no_other_from_its_averages(tmp_path):
+    session(tmp_path / "anna", {"squats1": 1.0})
+    (tmp_path / "unrun" / "truth" / "squats1").mkdir(parents=True)
+    outcome = evaluate(tmp_path / "anna", tmp_path / "unrun", "--out", tmp_path / "out")
+    assert "it has no results" in outcome.stderr + outcome.output
+    assert (tmp_path / "out" / "averages.csv").exists()
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path, files):
+    text = files[0].read_text().splitlines()
+    (tmp_path / "cut.mot").write_text("\n".join(text[: len(text) // 2]) + "\n")
+    assert "cut short" in failure_of(tmp_path / "cut.mot", files[1])
