@@ -26,6 +26,8 @@ LEAST_CORRELATION = 0.5
 """A lag found with less is not believed."""
 MOVES_DEG = 5.0
 """A coordinate that ranges over less on either side has no say in the lag."""
+STANDS_OUT = 2.0
+"""A lag is taken out that is more than so many times what the coordinates' own lags scatter by."""
 CUTOFF_HZ = 6.0
 """Of points, before their speed is taken: differences amplify noise."""
 
@@ -104,34 +106,39 @@ def check_known(differences: Float[np.ndarray, "..."], what: str, lag_s: float) 
 
 
 def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignment:
-    """Find the lag between two recordings: by joint angles, or if there are none by points.
+    """Find the lag between two recordings: by points, or if there are none by joint angles.
 
-    Joint angles are used as they are, without those that depend on the world frame or hardly move:
-    the lag is the median of their own lags, and taken out only where it is larger than these scatter,
-    since a coordinate that errs in size or phase seems to lag. Of points their speeds are used, which
-    do not depend on the world frame either.
+    Of points their speeds are used, which do not depend on the world frame. Joint angles are used as
+    they are, without those that depend on the world frame or hardly move: the lag is the median of
+    their own lags, and taken out only where it is much larger than these scatter, since a coordinate
+    that errs in size or phase seems to lag.
     """
-    if names := in_common(result.angles, reference.angles):
-        what = "joint angles"
-        names = [name for name in names if is_rotation(name) and not name.startswith(WORLD_FRAME)]
-        sides = [(s.angles.index.values, s.angles[names].values) for s in (result, reference)]
-    else:
-        what, (kind, other) = "the points' speeds", pairs_of_points(result, reference)[0]
+    if pairs := pairs_of_points(result, reference):
+        kind, other = pairs[-1]  # keypoints rather than markers, which the augmenter shifts
         points = result.points[kind], reference.points[other]
         names = in_common(points[0].names, points[1].names)
-        sides = [(each.time_s, each.of(names)) for each in points]
+        interval_s, curves = _resampled([(each.time_s, each.of(names)) for each in points])
+        speeds = [_speeds(each, interval_s) for each in curves]
+        return _judged(find_lag(*speeds, interval_s, max_lag_s), "the points' speeds", max_lag_s)
+    names = [
+        name
+        for name in in_common(result.angles, reference.angles)
+        if is_rotation(name) and not name.startswith(WORLD_FRAME)
+    ]
+    sides = [(side.angles.index.values, side.angles[names].values) for side in (result, reference)]
+    interval_s, curves = _resampled(sides)
+    moving = np.logical_and(*(ranges(each) > MOVES_DEG for each in curves))
+    return _median_lag(*(each[:, moving] for each in curves), interval_s, max_lag_s)
+
+
+def _resampled(sides) -> tuple[float, list[np.ndarray]]:
+    """Both sides' values at the same equal intervals (s), over all that either spans."""
     times = [time_s for time_s, _ in sides]
     check_overlap(*times, 0.0)
     interval_s = min(float(np.median(np.diff(each))) for each in times)
     start, end = min(each[0] for each in times), max(each[-1] for each in times)
     grid = np.arange(start, end + interval_s / 2, interval_s)
-    curves = [resample(*side, grid) for side in sides]
-    if what == "joint angles":
-        moving = np.logical_and(*(ranges(each) > MOVES_DEG for each in curves))
-        curves = [each[:, moving] for each in curves]
-        return _median_lag(*curves, interval_s, max_lag_s)
-    curves = [_speeds(each, interval_s) for each in curves]
-    return _judged(find_lag(*curves, interval_s, max_lag_s), what, max_lag_s)
+    return interval_s, [resample(*side, grid) for side in sides]
 
 
 def _median_lag(result, reference, interval_s: float, max_lag_s: float) -> Alignment:
@@ -149,7 +156,7 @@ def _median_lag(result, reference, interval_s: float, max_lag_s: float) -> Align
     )
     scatter = float(np.subtract(*np.percentile(seconds, [75, 25])) / 2)
     told = f"{middle * 1000:+.1f} ± {scatter * 1000:.1f} ms over {len(lags)} {what}"
-    if abs(middle) <= scatter:
+    if abs(middle) <= STANDS_OUT * scatter:
         return Alignment(0.0, correlation, f"none that stands out: {told}")
     return Alignment(middle, correlation, f"found: {told}")
 
