@@ -207,6 +207,7 @@ def document(results: Results, peer: str | None) -> str:
     steps = results.steps.rename_axis("from").reset_index()
     steps.insert(1, "adds", steps["from"].map(STEPS))
     two = ours[(ours.noise == "1") & (ours.cameras == 2)]
+    coordinates = by_coordinate(results.outcomes, chains)
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined)
     return environment.get_template("accuracy.md.j2").render(
         minutes=f"{results.minutes:.0f}",
@@ -220,7 +221,8 @@ def document(results: Results, peer: str | None) -> str:
         refused=[(name, sum(each != "")) for name, each in rows.groupby("chain")["refused"]],
         by_cameras=table(means(half, ["cameras", "chain"]).sort_values("cameras", kind="stable")),
         by_noise=table(means(few, ["noise", "chain"]).sort_values("noise", kind="stable")),
-        coordinates=table(by_coordinate(results.outcomes, chains)),
+        coordinates=table(coordinates),
+        worse=list(coordinates[coordinates[OURS] > coordinates[chains[-1]]]["RMSE (°)"]),
         comparison=compared(shared) if peer else [],
         times=table(stage_times(results.outcomes, chains)),
         two=table(two[["movement", *HEADINGS, "refused"]]),
