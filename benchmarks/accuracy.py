@@ -307,6 +307,8 @@ def main() -> None:
         "--write", action="store_true", help="write docs/accuracy.md or the baseline"
     )
     arguments = parser.parse_args()
+    if arguments.smoke and arguments.pose2sim:
+        parser.error("--smoke is of this pipeline alone: leave out --pose2sim")
     if arguments.smoke:
         found = smoke()
         print(json.dumps(found, indent=2))

@@ -13,6 +13,9 @@ from stages import ORDER
 STAGES = {name: import_module(f"stages.{name}") for name in ORDER}
 """The stages' modules, in the order in which they run."""
 
+SHOWN = 3
+"""Problems that one message names."""
+
 Configuration = create_model(
     "Configuration",
     __config__=ConfigDict(frozen=True, extra="forbid"),
@@ -77,7 +80,8 @@ def explain(error: ValidationError, what: str, model: type[BaseModel]) -> str:
             problems.append(f"{where} is unknown{_alternatives(problem['loc'], model)}")
         else:
             problems.append(f"{where}: {problem['msg'].lower()}, got {problem['input']!r}")
-    return f"{what}: {'; '.join(problems)}"
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return f"{what}: {'; '.join([*problems[:SHOWN], *more])}"
 
 
 def _alternatives(location: tuple, model: type[BaseModel]) -> str:

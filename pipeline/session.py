@@ -20,7 +20,7 @@ STATIC_NAMES = ("static", "neutral")
 CALIBRATION_PATTERNS = ("*.qca.txt", "*.toml", "*.pickle")
 POSE_SUFFIX = "_json"
 
-Rate = Annotated[float, Field(gt=0, le=2000)]
+Rate = Annotated[float, Field(gt=0, le=2000, strict=True)]
 
 
 class _SubjectTable(BaseModel):
