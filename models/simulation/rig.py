@@ -18,6 +18,8 @@ PRINCIPAL_POINT_SPREAD = 0.005
 DISTANCE_M, HEIGHT_M = (4.0, 5.0), (1.1, 1.6)
 IN_FRONT_DEG = {2: (-35.0, 35.0), 3: (-50.0, 0.0, 50.0)}
 """To the person's front, as OpenCap recommends: 60 to 80° between two, up to 45° or more aside."""
+RING_STARTS_DEG = 20.0
+"""So that some cameras of a ring see the person nearly from the front, and some from the side."""
 ROTATION_ERROR_DEG, CENTER_ERROR_M, FOCAL_ERROR, PRINCIPAL_POINT_ERROR_PX = 0.1, 0.005, 0.002, 3.0
 """Standard deviations of a careful calibration, per axis."""
 
@@ -27,7 +29,7 @@ def directions_deg(count: int) -> Sequence[float]:
 
     Two and three stand in front, as in OpenCap; four and more on a ring.
     """
-    return IN_FRONT_DEG.get(count) or [45 + 360 * index / count for index in range(count)]
+    return IN_FRONT_DEG.get(count) or [RING_STARTS_DEG + 360 * i / count for i in range(count)]
 
 
 def place_cameras(
