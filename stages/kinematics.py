@@ -151,7 +151,7 @@ def _scaled_model(trial, generic: GenericModel, labelled, settings, out):
         "start_s": window.start_s,
         "end_s": window.end_s,
         "standing": window.standing,
-        "description": f"{name}: {window}",
+        "description": f"{name}: {window}. Markers placed where this trial has them",
         "factors": {segment: factor.tolist() for segment, factor in factors.items()},
         "markers_moved_m": fitted.markers_moved_m,
     }
