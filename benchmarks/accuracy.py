@@ -231,6 +231,7 @@ def document(results: Results, peer: str | None) -> str:
         per_source=len(ACTIVE) * SEEDS,
         costs=table(results.costs),
         dearest=dearest(results.costs),
+        floor=results.costs.loc[results.costs.source == "none", "knee_angle"].mean(),
     )
 
 
