@@ -12,7 +12,9 @@ import pandas as pd
 from benchmarks.pose2sim import PeerFailed, run_pose2sim
 from calibration import read_cameras
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS
+from models.metrics import mean_known, point_distances_mm
 from models.opensim_model import rotational_coordinates
+from models.simulation.landmarks import stacked
 from models.simulation.scene import interpolated
 from pipeline.config import STAGES, configure
 from pipeline.errors import PipelineError
@@ -149,8 +151,7 @@ class Truth:
         if not names:
             return np.nan
         true = interpolated({name: self.points[name] for name in names}, self.time_s, time_s)
-        away = [np.linalg.norm(points[name] - true[name], axis=-1) for name in names]
-        return float(np.nanmean(away) * 1000)
+        return mean_known(point_distances_mm(stacked(points, names), stacked(true, names)))
 
 
 def _configure(trial: Trial, plan: Plan):

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration import read_cameras
-from models.simulation.detector import group_words
+from models.simulation.detector import parameters
 from models.simulation.landmarks import segments
 from models.simulation.occlusion import hidden
 from pipeline.config import configure
@@ -84,7 +84,7 @@ def fit_keypoints(error, bias, out, names) -> None:
     slope, _ = np.polyfit(lags / RATE_HZ, np.log(curve), 1)
     correlation_s = -1 / slope
     print(f"[wander]\ncorrelation_s = {correlation_s:.2f}\n\n[keypoints]")
-    for word in group_words():
+    for word in parameters()["keypoints"]:
         columns = [i for i, name in enumerate(names) if word in name.lower()]
         if word == "head":
             columns = [names.index(name) for name in ("Nose", "LEye", "REye", "LEar", "REar")]

@@ -12,6 +12,7 @@ from models.opensim_model import generic_model, solve_inverse_kinematics
 from models.simulation.scene import interpolated
 from pipeline.simulate import Plan, simulate
 from stages.augment import ASSET, augment
+from stages.kinematics import Settings
 from stages.motion_files import in_file_units
 from stages.scaling import fit_model
 from stages.trial import no_progress
@@ -28,11 +29,8 @@ RATE_HZ = 60.0
 def split_error(plan: Plan) -> dict[str, dict[str, float]]:
     """RMSE (degrees) of hip, knee and ankle flexion by step, from true keypoints of one session."""
     simulation = simulate(plan)
-    scene, truth, generic = (
-        simulation.trials[-1].scene,
-        Truth.of(simulation),
-        generic_model(plan.model),
-    )
+    scene, truth = simulation.trials[-1].scene, Truth.of(simulation)
+    generic = generic_model(plan.model)
     time_s = np.arange(0, scene.time_s[-1], 1 / RATE_HZ)
     wanted = {name: scene.keypoints[name] for name in VIDEO_KEYPOINTS}
     keypoints = interpolated(wanted, scene.time_s, time_s)
@@ -51,19 +49,16 @@ def split_error(plan: Plan) -> dict[str, dict[str, float]]:
 
     def scaled(markers):
         with tempfile.TemporaryDirectory() as scratch:
-            points, folder = keypoints | markers, Path(scratch)
-            fitted = fit_model(generic, time_s, points, points, person.mass_kg, 0.5, folder)
-            return fitted.model
+            points, window_s = keypoints | markers, Settings().scaling_window_s
+            folder = Path(scratch)
+            return fit_model(
+                generic, time_s, points, points, person.mass_kg, window_s, folder
+            ).model
 
-    return dict(
-        zip(
-            STEPS,
-            (
-                error(true, scene.model),
-                error(augmented, scene.model),
-                error(true, scaled(true)),
-                error(augmented, scaled(augmented)),
-            ),
-            strict=True,
-        )
+    errors = (
+        error(true, scene.model),
+        error(augmented, scene.model),
+        error(true, scaled(true)),
+        error(augmented, scaled(augmented)),
     )
+    return dict(zip(STEPS, errors, strict=True))

@@ -1,4 +1,4 @@
-"""OpenSim through its Python package: generic models, scaling, inverse kinematics.
+"""OpenSim through its Python package: generic models, inverse and forward kinematics.
 
 Seth et al., OpenSim: Simulating musculoskeletal dynamics and neuromuscular control to study human
 and animal movement, PLoS Comput Biol 14(7), 2018.

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader
-from plotly.offline import get_plotlyjs
 
 from pipeline.files import replacing_folder, reporting_disk_errors
 from stages.comparison import Comparison
 from stages.comparison_figures import figures_of
+from stages.figures import render_page
 
 WITH_UNIT = ("rmse", "mae", "bias", "max", "limit_low", "limit_high", "range_error")
 """Figures in the unit of their coordinate; the others have none."""
@@ -81,9 +80,8 @@ def write(comparison: Comparison, folder: Path) -> None:
     tables = tables_of(comparison)
     figures = tables["summary"].astype(object).iloc[0]  # counts stay whole
     shown = tables | {"summary": figures.rename_axis("figure").reset_index(name="value")}
-    environment = Environment(loader=PackageLoader("stages", "."), autoescape=True)
-    html = environment.get_template("comparison.html.j2").render(
-        plotly_js=get_plotlyjs(),
+    html = render_page(
+        "comparison.html.j2",
         comparison=comparison,
         figures=figures_of(comparison.angles) if comparison.angles else {},
         tables={name: table.map(_cell) for name, table in shown.items() if len(table)},

@@ -7,7 +7,10 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader
+from jinja2.utils import markupsafe
 from matplotlib.figure import Figure
+from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 RIGHT, LEFT = "#c1272d", "#0072b2"
@@ -111,3 +114,13 @@ def save_for_papers(
         axes[1, 1].set_xlabel("% of the repetition (mean ± SD)")
     figure.savefig(png, dpi=300)
     figure.savefig(pdf)
+
+
+def render_page(template: str, **content: object) -> str:
+    """Render a page of `stages/` that opens offline; its template embeds figures by `| embedded`."""
+    environment = Environment(loader=PackageLoader("stages", "."), autoescape=True)
+    environment.filters["embedded"] = lambda figure: markupsafe.Markup(
+        figure.to_html(full_html=False, include_plotlyjs=False)
+    )
+    plotly_js = markupsafe.Markup(get_plotlyjs())
+    return environment.get_template(template).render(plotly_js=plotly_js, **content)

@@ -8,9 +8,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jinja2 import Environment, PackageLoader
-from jinja2.utils import markupsafe
-from plotly.offline import get_plotlyjs
 from pydantic import BaseModel, ConfigDict, Field
 
 from calibration import Camera, read_cameras
@@ -19,7 +16,7 @@ from models.vocabulary import vocabulary
 from pipeline.files import load_dataset
 from stages import ORDER
 from stages.cycles import Spans, heel_ahead_m, knee_bends, normalise_cycles, strides
-from stages.figures import all_coordinates, knee_and_ankle, save_for_papers
+from stages.figures import all_coordinates, knee_and_ankle, render_page, save_for_papers
 from stages.frames import image_sizes
 from stages.motion_files import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
@@ -187,19 +184,6 @@ def _rom_rows(rom: pd.DataFrame, units: dict[str, str]) -> list[dict[str, str]]:
     return rows
 
 
-def write_html(path: Path, content: dict) -> None:
-    """Render the report: one file with everything in it but the overlay videos."""
-    environment = Environment(loader=PackageLoader("stages", "."), autoescape=True)
-    html = environment.get_template("report.html.j2").render(
-        plotly_js=markupsafe.Markup(get_plotlyjs()), **content
-    )
-    path.write_text(html, encoding="utf-8")
-
-
-def _embedded(figure) -> markupsafe.Markup:
-    return markupsafe.Markup(figure.to_html(full_html=False, include_plotlyjs=False))
-
-
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     notices = [notice for _, notice in notices_of(trial)]
@@ -245,14 +229,13 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
         "notices": notices_of(trial), "rom": _rom_rows(rom, units), "kinematics": kinematics,
         "constant": list(rom.index[rom["range"] == 0]),
-        "knee_ankle": _embedded(knee_and_ankle(angles, curves)),
-        "every_coordinate": _embedded(
-            all_coordinates(angles, units)
-        ),
+        "knee_ankle": knee_and_ankle(angles, curves),
+        "every_coordinate": all_coordinates(angles, units),
         "repetitions_text": _repetitions_text(repetitions, settings.repetitions),
         "markers_text": _markers_text(markers),
         "citation": markers.attrs["citation"], "overlays": overlays, "has_videos": bool(trial.videos),
         "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
     }  # fmt: skip
-    write_html(out / "report.html", content)
+    html = render_page("report.html.j2", **content)
+    (out / "report.html").write_text(html, encoding="utf-8")
     return [verdict_text]

@@ -7,7 +7,7 @@ import numpy as np
 import opensim
 import pytest
 
-from models.opensim_model import marker_positions, rotational_coordinates
+from models.opensim_model import add_markers, marker_positions, rotational_coordinates
 from models.simulation.rig import looking_at as look_at
 from stages.motion_files import in_model_units
 
@@ -49,8 +49,7 @@ def on_opencaps_model(shared: Path, marker_set: str, recorded, names):
     """
     folder = shared / "opencap"
     model = opensim.Model(str(folder / "LaiUhlrich2022.osim"))
-    model.updateMarkerSet(opensim.MarkerSet(str(folder / marker_set)))
-    model.initSystem()
+    add_markers(model, folder / marker_set)
     contains = model.getCoordinateSet().contains
     free = recorded[[name for name in recorded if contains(name) and "beta" not in name]]
     angles = in_model_units(free, rotational_coordinates(model))

@@ -7,7 +7,7 @@ person, since pose networks look at a crop and err by a share of the body; all p
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 
@@ -230,8 +230,3 @@ def _confidence(error_m, hidden, rate_hz, errors, random):
     noise = table["spread"] * correlated(hidden.shape, rate_hz, table["correlation_s"], random)
     covered = min(errors.occlusion, 1.0) * table["hidden"] * hidden
     return expit(table["at_30_mm"] + table["per_log_error"] * size + covered + noise)
-
-
-def group_words() -> Mapping[str, dict]:
-    """Words in keypoints' names that choose their parameters."""
-    return parameters()["keypoints"]
