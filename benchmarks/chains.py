@@ -20,7 +20,7 @@ from pipeline.config import STAGES, configure
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from pipeline.runner import run_trial
-from pipeline.session import Session
+from pipeline.session import open_session
 from pipeline.simulate import Plan, Simulation, simulate
 from pipeline.simulated_session import write_session
 from stages.compare import compare_angles
@@ -81,7 +81,7 @@ def run_case(plan: Plan, peer: str | None = None, baselines: bool = False) -> di
         folder = Path(scratch) / "session"
         write_session(simulation, folder, "pipeline", False, no_progress)
         name = simulation.trials[-1].name
-        trial = next(each for each in Session(folder).trials() if each.name == name)
+        trial = next(each for each in open_session(folder).trials() if each.name == name)
         made = {OURS: _tried(_ours, trial, plan)}
         if baselines:
             made |= {PLAIN: _tried(_plain, trial, plan), POINTS: _tried(_points, trial, plan)}

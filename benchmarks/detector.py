@@ -24,7 +24,7 @@ from pipeline.config import configure
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
 from pipeline.runner import run_trial
-from pipeline.session import Session
+from pipeline.session import open_session
 from stages.frames import image_sizes
 from stages.series import by_name, stretches
 from stages.trial import Trial, no_progress
@@ -41,7 +41,7 @@ ASSUMED_HEIGHT_M = 1.7
 
 def run_demo(folder: Path) -> Trial:
     """Run the demo up to the markers, its late camera shifted."""
-    (trial,) = Session(build_demo(folder)).select()
+    (trial,) = open_session(build_demo(folder)).select()
     trial = replace(trial, clock_offsets_s=LATE)
     for _ in run_trial(
         trial, lambda t: configure(t.activity, {}), lambda *_: no_progress, last="augment"

@@ -32,7 +32,7 @@ from pipeline.config import configure
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
 from pipeline.runner import run_trial
-from pipeline.session import Session
+from pipeline.session import open_session
 from stages import ORDER
 from stages.export import read_trc
 from stages.motion_files import in_model_units, read_mot
@@ -45,7 +45,7 @@ PEER_SETTINGS = {"frame_rate": "60", "reproj_error_threshold_triangulation": "60
 
 def our_seconds(folder: Path) -> tuple[dict[str, float], Trial]:
     """Run the demo from nothing; return seconds by stage, and the trial."""
-    session = Session(build_demo(folder))
+    session = open_session(build_demo(folder))
     (trial,) = session.select()
     outcomes = run_trial(
         trial, lambda each: configure(each.activity, {}), lambda *_: no_progress, force=True

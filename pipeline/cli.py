@@ -72,9 +72,9 @@ def run(
       pipeline run sessions/subject2 --trial squats1 --set smooth.cutoff_hz=8
       pipeline run sessions/subject2 --from smooth --to export
     """
-    from pipeline.session import Session
+    from pipeline.session import open_session
 
-    found = Session(session)
+    found = open_session(session)
     trials = found.select(activity, trial)
     if dump_frames:
         _dump_frames(trials)
@@ -100,10 +100,10 @@ def demo(
     """
     from pipeline.demo import build_demo
     from pipeline.files import reporting_disk_errors
-    from pipeline.session import Session
+    from pipeline.session import open_session
 
     with reporting_disk_errors(folder):
-        session = Session(build_demo(folder))
+        session = open_session(build_demo(folder))
     _run_trials(session, session.select(), overrides or [], None, None, force)
 
 
@@ -131,7 +131,7 @@ def _run_trials(
     from pipeline.runner import run_trial
 
     def configuration_of(trial: Trial):
-        return configure(trial.activity, session.table.settings, overrides)
+        return configure(trial.activity, session.settings, overrides)
 
     for trial in trials:  # a mistake in the settings is told before anything runs
         configuration_of(trial)

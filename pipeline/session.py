@@ -78,6 +78,7 @@ class Session:
                 "see sessions/README.md for the layout."
             )
         self.table = _read_table(self.folder / "session.toml")
+        self.settings = self.table.settings
 
     def trials(self) -> list[Trial]:
         """All trials of the session, by name.
@@ -190,6 +191,11 @@ class Session:
                 f"{self.folder / 'session.toml'} names {relative}, which is not there"
             )
         return path
+
+
+def open_session(folder: Path) -> Session:
+    """Return the session of a folder, whatever its layout."""
+    return Session(folder)
 
 
 def _videos(folder: Path) -> list[Path]:

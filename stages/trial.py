@@ -1,6 +1,6 @@
 """What a stage knows about the recording that it works on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,22 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What another system measured in the same trial; motion capture, or published results."""
+
+    source: str
+    """What it is, for people: such as "motion capture (OpenSimData/Mocap)"."""
+    angles: Path | None = None
+    """An OpenSim motion file."""
+    markers: Path | None = None
+    """A TRC file."""
+    space: Path | None = None
+    """mocapToVideoTransform.yaml, if there is one."""
+    model: str = ""
+    """The OpenSim model that the angles are of, if known."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One recording by several cameras, and the folder that its results go to."""
 
@@ -30,8 +46,8 @@ class Trial:
     activity: str
     videos: dict[str, Path]
     """Video file by camera name; none if the trial is brought as keypoints only."""
-    calibration: Path
-    """Calibration file, or folder of per-camera files."""
+    calibration: Path | Mapping[str, Path]
+    """Calibration file of all cameras, or a file by camera."""
     results: Path
     subject: Subject = field(default_factory=Subject)
     clock_offsets_s: dict[str, float] = field(default_factory=dict)
@@ -49,6 +65,8 @@ class Trial:
     """Frames per second by camera name, for keypoints without videos."""
     keypoints: str | None = None
     """Vocabulary of the keypoints brought, if the session names it."""
+    reference: Reference | None = None
+    """What another system measured, to compare with."""
 
     @property
     def cameras(self) -> list[str]:

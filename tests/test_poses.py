@@ -14,7 +14,7 @@ from pipeline.config import configure
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset
 from pipeline.runner import run_trial
-from pipeline.session import Session
+from pipeline.session import open_session
 from stages.augment import video_keypoints
 from stages.keypoints import vocabulary_of
 from stages.poses import boxes_around, clocks, frame_files, read_people
@@ -246,7 +246,7 @@ def test_a_session_finds_trials_in_pose_and_in_videos(tmp_path):
     for name in ("static1/cam1.mp4", "static1/cam2.mp4"):
         (folder / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "videos" / name).touch()
-    static, sway = Session(folder).trials()
+    static, sway = open_session(folder).trials()
     assert sway.cameras == ["cam1", "cam2"] and sway.rate_hz == {"cam1": 60.0, "cam2": 60.0}
     assert sway.keypoints == "body-25" and not sway.videos
     assert sway.scaling_trial.name == "static1" and static.cameras == ["cam1", "cam2"]
@@ -258,7 +258,7 @@ def test_rates_and_names_may_be_given_by_trial_and_cameras_chosen(tmp_path):
         "keypoints = 'body-25'\n[trials.sway1]\nrate_hz = {cam1 = 60.0, cam3 = 59.94}\n"
         "keypoints = 'halpe-26'\ncameras = ['cam3', 'cam1']"
     )
-    (trial,) = Session(session_folder(tmp_path, ("cam1", "cam2", "cam3"), text)).trials()
+    (trial,) = open_session(session_folder(tmp_path, ("cam1", "cam2", "cam3"), text)).trials()
     assert trial.cameras == ["cam3", "cam1"] and trial.keypoints == "halpe-26"
     assert trial.rate_hz == {"cam1": 60.0, "cam3": 59.94}
 
@@ -274,7 +274,7 @@ def test_rates_and_names_may_be_given_by_trial_and_cameras_chosen(tmp_path):
 )
 def test_mistakes_about_pose_in_session_toml_are_named(tmp_path, text, message):
     with pytest.raises(PipelineError, match=message):
-        Session(session_folder(tmp_path, text=text)).trials()
+        open_session(session_folder(tmp_path, text=text)).trials()
 
 
 def test_videos_and_keypoints_must_belong_together(tmp_path):
@@ -284,10 +284,10 @@ def test_videos_and_keypoints_must_belong_together(tmp_path):
     with pytest.raises(
         PipelineError, match="sway1 has videos of cam1, but keypoints of cam1, cam2"
     ):
-        Session(folder).trials()
+        open_session(folder).trials()
     (folder / "videos" / "sway1" / "cam2.mp4").touch()
     (folder / "videos" / "sway1" / "cam3.mp4").touch()
-    (trial,) = Session(folder).trials()
+    (trial,) = open_session(folder).trials()
     assert list(trial.videos) == list(trial.poses) == trial.cameras == ["cam1", "cam2"]
 
 
@@ -296,7 +296,7 @@ def test_a_rate_for_a_trial_without_keypoints_is_a_mistake(tmp_path):
     (folder / "videos" / "walk1").mkdir(parents=True)
     (folder / "videos" / "walk1" / "cam1.mp4").touch()
     with pytest.raises(PipelineError, match="gives rate_hz.*walk1.*there are none"):
-        Session(folder).trials()
+        open_session(folder).trials()
 
 
 BYSTANDER_M, DROPPED, EMPTY = np.array([-1.0, 0.0, -2.0]), {5, 6}, 12
@@ -321,7 +321,7 @@ def brought_session(tmp_path):
 
 
 def run_to(folder, last="triangulate"):
-    (trial,) = Session(folder).trials()
+    (trial,) = open_session(folder).trials()
     settings = configure(trial.activity, {})
     return trial, list(run_trial(trial, lambda _: settings, lambda *_: no_progress, last=last))
 

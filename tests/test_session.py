@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.config import configure
 from pipeline.errors import PipelineError
-from pipeline.session import Session, activity_of
+from pipeline.session import activity_of, open_session
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 def write(folder, text):
     (folder / "session.toml").write_text(text, encoding="utf-8")
-    return Session(folder)
+    return open_session(folder)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_an_activity_is_a_trial_name_without_its_number(trial, activity):
 
 
 def test_trials_are_selected_by_activity_or_name(folder):
-    session = Session(folder)
+    session = open_session(folder)
     assert [trial.name for trial in session.select()] == ["squats1", "squatsAsym1", "static1"]
     (squats,) = session.select(activity="Squats")
     assert squats.name == "squats1" and list(squats.videos) == ["cam1", "cam2"]
@@ -83,29 +83,29 @@ def test_mistakes_in_session_toml_are_named(folder, text, message):
 def test_hidden_files_and_folders_without_videos_are_passed_over_and_doubles_refused(folder):
     (folder / "videos" / "extrinsics").mkdir()
     (folder / "videos" / "squats1" / "._cam1.mp4").touch()
-    assert [trial.name for trial in Session(folder).trials()] == [
+    assert [trial.name for trial in open_session(folder).trials()] == [
         "squats1",
         "squatsAsym1",
         "static1",
     ]
-    assert list(Session(folder).select(trial="squats1")[0].videos) == ["cam1", "cam2"]
+    assert list(open_session(folder).select(trial="squats1")[0].videos) == ["cam1", "cam2"]
     (folder / "videos" / "squats1" / "cam1.MOV").touch()
     with pytest.raises(PipelineError, match="several videos of one camera.*cam1.MOV, cam1.mp4"):
-        Session(folder).trials()
+        open_session(folder).trials()
 
 
 def test_what_a_session_lacks_is_named(folder, tmp_path):
     with pytest.raises(PipelineError, match="no activity 'jumps'.*squats1 .activity squats"):
-        Session(folder).select(activity="jumps")
+        open_session(folder).select(activity="jumps")
     with pytest.raises(PipelineError, match="no session folder"):
-        Session(folder / "nowhere")
+        open_session(folder / "nowhere")
     (folder / "calibration" / "Other.toml").touch()
     with pytest.raises(PipelineError, match="2 calibration files"):
-        Session(folder).select()
+        open_session(folder).select()
     for path in (folder / "calibration").iterdir():
         path.unlink()
     with pytest.raises(PipelineError, match="no calibration file"):
-        Session(folder).select()
+        open_session(folder).select()
 
 
 def test_settings_come_from_activity_then_session_then_command_line():

@@ -29,7 +29,7 @@ from pipeline import cli
 from pipeline.config import configure
 from pipeline.files import load_dataset
 from pipeline.runner import run_trial
-from pipeline.session import Session
+from pipeline.session import open_session
 from pipeline.simulate import plan_from, simulate
 from stages.export import read_trc
 from stages.motion_files import in_file_units, read_mot
@@ -90,7 +90,7 @@ def test_a_session_is_written_as_documented(session):
 
 
 def test_our_session_reads_it(session):
-    squats, static = Session(session).trials()
+    squats, static = open_session(session).trials()
     assert (squats.name, static.name) == ("squats1", "static1")
     assert squats.scaling_trial.name == "static1"
     assert squats.rate_hz == {"cam1": 60.0, "cam2": 59.94, "cam3": 59.94}
@@ -106,7 +106,7 @@ def test_keypoints_in_the_files_are_the_truths_projections(session):
     """By OpenCV, with the true camera, at each frame's time."""
     time_s, truth = true_points(session, "squats1", "keypoints")
     (camera, *_), _ = read_cameras(session / "truth/squats1/cameras.toml", ["cam1", "cam2", "cam3"])
-    files = frame_files(Session(session).select(trial="squats1")[0].poses["cam1"])
+    files = frame_files(open_session(session).select(trial="squats1")[0].poses["cam1"])
     names = vocabulary("halpe-26").keypoints
     for number in (0, 21, 60):  # at 60 Hz every third frame is at a sample of 100 Hz
         people = json.loads(files[number].read_text())["people"]
@@ -255,7 +255,7 @@ def test_a_lost_frame_is_a_gap_in_the_videos_timestamps(tmp_path):
     folder = make(
         tmp_path / "s", *STILL, "--render", "--noise", "0", "--error", "dropped_frames=40"
     )
-    trial = Session(folder).trials()[0]
+    trial = open_session(folder).trials()[0]
     _, times, _ = frames_of(trial.videos["cam1"])
     assert len(times) < 11 and times[-1] == pytest.approx(1.0, abs=0.01)
     assert np.allclose(np.array(times) * 10, np.round(np.array(times) * 10), atol=0.01)
@@ -371,7 +371,7 @@ def squats(tmp_path_factory):
 
 @pytest.mark.slow
 def test_points_of_perfect_keypoints_are_within_a_millimetre_of_the_truth(squats):
-    (trial,) = Session(squats).trials()
+    (trial,) = open_session(squats).trials()
     settings = configure(trial.activity, {})
     list(run_trial(trial, lambda _: settings, lambda *_: no_progress, last="triangulate"))
     points = load_dataset(trial.folder("triangulate") / "points.nc")
