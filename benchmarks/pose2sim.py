@@ -1,6 +1,7 @@
 """Run Pose2Sim, in an environment of its own, on 2D keypoints and a calibration of ours."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,13 @@ SETTINGS = {
     "show_interp_indices": "false",
 }
 """Changes to the Config.toml of its own demo: the skeleton HALPE_26, all frames, no windows."""
+
+SYNCHRONIZE = {
+    "synchronization_gui": "false",
+    "display_sync_plots": "false",
+    "save_sync_plots": "false",
+}
+"""The same for its synchronisation: of the whole recording and all keypoints, as its demo has it."""
 
 STAGES = ("triangulation", "filtering", "markerAugmentation", "kinematics")
 PROGRAM = """
@@ -35,7 +43,7 @@ Path("seconds.json").write_text(json.dumps(seconds))
 
 
 class PeerFailed(Exception):
-    """Pose2Sim gave no angles; the message is the last line that it printed."""
+    """Pose2Sim gave no result; the message is the last line that it printed."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,16 @@ class PeerResult:
     """With the augmenter's markers."""
 
 
+@dataclass(frozen=True)
+class Lag:
+    """What Pose2Sim says of a camera's clock."""
+
+    frames: int
+    """What a moment's frame number in this camera is above that in the reference camera."""
+    correlation: float
+    """Of the speeds at this lag; 1 for the reference camera."""
+
+
 def run_pose2sim(
     python: str, project: Path, calibration: Path, poses: Path, settings: Mapping[str, str]
 ) -> PeerResult:
@@ -57,25 +75,61 @@ def run_pose2sim(
     `poses` is a folder of `CAMERA_json` folders; `calibration` a file of its own format (.toml), or
     one of Qualisys, which it converts.
     """
-    find = "import Pose2Sim; print(list(Pose2Sim.__path__)[0])"
-    found = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True)
-    demo = Path(found.stdout.strip()) / "Demo_SinglePerson"
     (project / "calibration").mkdir(parents=True)
     shutil.copy(calibration, project / "calibration")
     stages = STAGES if calibration.suffix == ".toml" else ("calibration", *STAGES)
     shutil.copytree(poses, project / "pose")
-    changes = SETTINGS | settings
-    lines = (demo / "Config.toml").read_text(encoding="utf-8").splitlines()
+    printed = _run(python, project, SETTINGS | settings, stages)
+    mots = list((project / "kinematics").glob("*.mot"))
+    if not mots:
+        raise PeerFailed(_last_line(printed))
+    (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
+    seconds = json.loads((project / "seconds.json").read_text())
+    return PeerResult(seconds, mots[0], mots[0].with_suffix(".osim"), trc)
+
+
+def synchronized(python: str, project: Path, rate_hz: float) -> dict[str, Lag]:
+    """Let it synchronise the keypoints in `project/pose/CAMERA_json/`: what it says of each camera.
+
+    Raises PeerFailed if it stops, or does not say something of each.
+    """
+    changes = SETTINGS | SYNCHRONIZE | {"frame_rate": f"{rate_hz:g}"}
+    lags = lags_in(_run(python, project, changes, ("synchronization",)))
+    cameras = {folder.name.removesuffix("_json") for folder in (project / "pose").iterdir()}
+    if set(lags) != cameras:
+        raise PeerFailed(f"it told the lags of {sorted(lags)} only")
+    return lags
+
+
+def lags_in(log: str) -> dict[str, Lag]:
+    """Each camera's lag, and 0 of the reference camera, from the lines that its synchronisation prints."""
+    said = r"Camera (\S+) and (\S+): (-?\d+) frames offset, correlation (-?[\d.]+|nan)\.\s*$"
+    lags = {}
+    for reference, camera, frames, correlation in re.findall(said, log, re.MULTILINE):
+        lags |= {reference: Lag(0, 1.0), camera: Lag(int(frames), float(correlation))}
+    return lags
+
+
+def _run(python: str, project: Path, changes: Mapping[str, str], stages: tuple[str, ...]) -> str:
+    """Configure and run its stages in a project; what it printed.
+
+    Raises PeerFailed if it stops.
+    """
+    find = "import Pose2Sim; print(list(Pose2Sim.__path__)[0])"
+    found = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True)
+    config = Path(found.stdout.strip()) / "Demo_SinglePerson" / "Config.toml"
+    lines = config.read_text(encoding="utf-8").splitlines()
     for index, line in enumerate(lines):
         key = line.partition("=")[0].strip()
         lines[index] = f"{key} = {changes[key]}" if key in changes else line
     (project / "Config.toml").write_text("\n".join(lines), encoding="utf-8")
     command = [python, "-c", PROGRAM, str(project), *stages]
     done = subprocess.run(command, capture_output=True, text=True)
-    mots = list((project / "kinematics").glob("*.mot"))
-    if done.returncode or not mots:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise PeerFailed(lines[-1])
-    (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
-    seconds = json.loads((project / "seconds.json").read_text())
-    return PeerResult(seconds, mots[0], mots[0].with_suffix(".osim"), trc)
+    printed = done.stdout + done.stderr
+    if done.returncode:
+        raise PeerFailed(_last_line(printed))
+    return printed
+
+
+def _last_line(printed: str) -> str:
+    return (printed.strip().splitlines() or ["no message"])[-1]

@@ -1,6 +1,7 @@
 """OpenCap's `cameraIntrinsicsExtrinsics.pickle`: one file a camera."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,10 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # damaged pickles raise nearly anything
-        raise PipelineError(f"{path} was refused: {error}") from error
+        raise PipelineError(
+            f"{path} was refused: {error}. Copy it again, or leave the camera out: cameras = [...] in "
+            "session.toml."
+        ) from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path} holds no dictionary of camera parameters")
     return content
@@ -72,6 +76,17 @@ def _camera(path: Path) -> Camera:
         translation=np.ravel(content["translation"]) / 1000,
         world_up=WORLD_UP,
     )
+
+
+def board_up(cameras: Sequence[Camera], axis: str | None = None) -> str:
+    """Which way is up in the checkerboard's world, such as "-y": as it is in the cameras' images.
+
+    People hold cameras upright, so that the mean of the images' up directions tells the sign of the
+    axis that is known to be vertical (`axis`, x, y or z), or, less surely, the axis too.
+    """
+    up = -np.mean([camera.camera_from_world[1, :3] for camera in cameras], axis=0)
+    index = int(np.abs(up).argmax()) if axis is None else "xyz".index(axis)
+    return f"{'+' if up[index] > 0 else '-'}{'xyz'[index]}"
 
 
 def write_opencap(cameras: list[Camera], folder: Path) -> None:

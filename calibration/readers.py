@@ -28,11 +28,40 @@ CROPPED_PX = 16
 """Encoders crop or pad an image to a multiple of 8 or 16 px: such a difference is no other camera."""
 
 
-def read_file(path: Path) -> list[Camera]:
-    """Read all cameras of a calibration file, or of a folder of OpenCap's pickles.
+SETTLED_DIGITS = 9
+"""Rotations and translations (m) are rounded to so many digits, a nanometre. Formats differ in units,
+axes and how they write rotations, and so in the last bits of the same calibration; OpenSim's inverse
+kinematics, which is iterative, makes far more of such a difference than it is worth. Rounded, the same
+calibration gives the same angles whichever file it came in."""
+
+Calibration = Path | Mapping[str, Path]
+"""A file of all cameras, a folder of OpenCap's pickles, or a file by camera."""
+
+
+def read_file(calibration: Calibration) -> list[Camera]:
+    """Read all cameras of a calibration file, of a folder of OpenCap's pickles, or of a file by camera.
+
+    A camera with a file of its own is the only one in that file, whatever it is called there, or the
+    one of its name.
 
     Raises PipelineError for an unknown format, an unreadable file, or one without cameras.
     """
+    if isinstance(calibration, Path):
+        return _read_path(calibration)
+    if not calibration:
+        raise PipelineError(
+            "no camera of this trial has a calibration file. `pipeline inspect SESSION` tells where it is "
+            'expected, or name one in session.toml: calibration = "FILE"'
+        )
+    cameras = []
+    for name, path in calibration.items():
+        held = _read_path(path)
+        own = held if len(held) == 1 else match([name], held, path)
+        cameras.append(replace(own[0], name=name))
+    return cameras
+
+
+def _read_path(path: Path) -> list[Camera]:
     if not path.exists():
         raise PipelineError(f"there is no calibration at {path}")
     reader = next((r for suffix, r in READERS.items() if path.name.lower().endswith(suffix)), None)
@@ -58,7 +87,7 @@ def read_file(path: Path) -> list[Camera]:
 
 
 def read_cameras(
-    path: Path,
+    calibration: Calibration,
     names: Sequence[str],
     image_sizes: Mapping[str, tuple[int, int]] | None = None,
     world_up: str | None = None,
@@ -73,12 +102,12 @@ def read_cameras(
         raise PipelineError(
             f"only one camera ({', '.join(names)}): at least two are needed to see in depth."
         )
-    calibrated = read_file(path)
-    chosen = match(names, calibrated, path)
+    calibrated = read_file(calibration)
+    chosen = match(names, calibrated, calibration)
     if world_up:
         chosen = [replace(camera, world_up=world_up) for camera in chosen]
     cameras = [
-        replace(camera, name=name).in_y_up_world()
+        _settled(replace(camera, name=name).in_y_up_world())
         for name, camera in zip(names, chosen, strict=True)
     ]
     notices = []
@@ -92,30 +121,50 @@ def read_cameras(
     return cameras, notices
 
 
-def match(names: Sequence[str], cameras: Sequence[Camera], path: Path) -> list[Camera]:
+def match(
+    names: Sequence[str], cameras: Sequence[Camera], calibration: Calibration
+) -> list[Camera]:
     """Return the camera of each video: the one of its name, else the one of nearly its name.
 
     Raises PipelineError for a video without a camera, or two videos of one.
     """
-    exact = {camera.name: camera for camera in cameras}
-    similar: dict[str, list[Camera]] = {}
-    for camera in cameras:
-        similar.setdefault(_key(camera.name), []).append(camera)
-    found = {
-        name: [exact[name]] if name in exact else similar.get(_key(name), []) for name in names
-    }
+    found = {name: similar(name, cameras) for name in names}
+    held = ", ".join(camera.name for camera in cameras)
     if missing := [name for name, candidates in found.items() if len(candidates) != 1]:
+        remedy = (
+            "Name each video, or folder of keypoints, after its camera."
+            if isinstance(calibration, Path)
+            else "Bring its file too, or leave the camera out: cameras = [...] in session.toml."
+        )
         raise PipelineError(
-            f"{path} has no camera {', '.join(missing)}. It has {', '.join(exact)}; the trial has "
-            f"{', '.join(names)}. Name each video, or folder of keypoints, after its camera."
+            f"{described(calibration)} has no camera {', '.join(missing)}. It has {held}; the trial has "
+            f"{', '.join(names)}. {remedy}"
         )
     chosen = [found[name][0] for name in names]
     if len({camera.name for camera in chosen}) < len(chosen):
         raise PipelineError(
-            f"two of the videos {', '.join(names)} are of one camera of {path} (it has "
-            f"{', '.join(exact)}). Keep one of each."
+            f"two of the videos {', '.join(names)} are of one camera of {described(calibration)} (it has "
+            f"{held}). Keep one of each."
         )
     return chosen
+
+
+def similar(name: str, cameras: Sequence[Camera]) -> list[Camera]:
+    """The camera of exactly this name, else all of nearly this name."""
+    exact = [camera for camera in cameras if camera.name == name]
+    return exact or [camera for camera in cameras if _key(camera.name) == _key(name)]
+
+
+def described(calibration: Calibration) -> str:
+    """What a message calls a calibration."""
+    if isinstance(calibration, Path):
+        return str(calibration)
+    return f"the calibration ({', '.join(map(str, calibration.values()))})"
+
+
+def _settled(camera: Camera) -> Camera:
+    # Adding 0 makes a negative zero a positive one.
+    return replace(camera, camera_from_world=camera.camera_from_world.round(SETTLED_DIGITS) + 0.0)
 
 
 def _key(name: str) -> str:

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import __version__
+from pipeline.cli_batch import batch
+from pipeline.cli_sessions import initialise, inspect
 from pipeline.cli_truth import evaluate, simulate
 from pipeline.errors import PipelineError
 from pipeline.terminal import Watch, console, errors, print_error
@@ -37,6 +39,10 @@ Set = Annotated[
 ]
 
 
+INTERRUPTED = 130
+"""What Typer makes of Ctrl-C."""
+
+
 @app.callback(invoke_without_command=True)
 def version(
     show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
@@ -54,12 +60,21 @@ def run(
         str | None, typer.Option(help="Run the trials of this activity, such as squats.")
     ] = None,
     trial: Annotated[str | None, typer.Option(help="Run this trial only.")] = None,
+    cameras: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CAMERA,CAMERA", help="Use these cameras only; results/TRIAL_CAMERA-CAMERA."
+        ),
+    ] = None,
     first: From = None,
     last: To = None,
     force: Force = False,
     overrides: Set = None,
     dump_frames: Annotated[
         bool, typer.Option("--dump-frames", help="Also write every video frame as an image.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare with the session's motion capture or truth.")
     ] = False,
 ) -> None:
     """Run a session: videos to joint angles and a report.
@@ -71,14 +86,22 @@ def run(
       pipeline run sessions/subject2 --activity squats
       pipeline run sessions/subject2 --trial squats1 --set smooth.cutoff_hz=8
       pipeline run sessions/subject2 --from smooth --to export
+      pipeline run sessions/subject2 --activity squats --compare
+      pipeline run sessions/subject2 --activity squats --cameras Cam1,Cam3
     """
-    from pipeline.session import open_session
+    from pipeline.session import open_session, with_cameras
 
     found = open_session(session)
     trials = found.select(activity, trial)
+    if cameras is not None:
+        names = [name.strip() for name in cameras.split(",") if name.strip()]
+        trials = [with_cameras(each, names) for each in trials]
+    for note in found.notes:
+        console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     if dump_frames:
         _dump_frames(trials)
-    _run_trials(found, trials, overrides or [], first, last, force)
+    overrides = [*(overrides or []), *(["report.compare=true"] if compare else [])]
+    _run_trials(found, trials, overrides, first, last, force)
 
 
 @app.command()
@@ -152,10 +175,21 @@ def _run_trials(
         if last is None or last == ORDER[-1]:
             console.print(f"  angles  {report / 'angles.csv'}", soft_wrap=True)
             console.print(f"  report  {report / 'report.html'}", soft_wrap=True)
+            _tell_compared(trial)
         else:
             console.print(f"  results {trial.results}", soft_wrap=True)
     if failed:
         raise PipelineError(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
+
+
+def _tell_compared(trial: Trial) -> None:
+    """Print how far off a trial is, if its report has a comparison."""
+    folder = trial.folder("report") / "comparison"
+    if folder.is_dir():
+        from pipeline.evaluation_text import line_of
+
+        told = escape(line_of(folder, trial.reference.source))
+        console.print(f"  compared {told}", highlight=False, soft_wrap=True)
 
 
 def _dump_frames(trials: list[Trial]) -> None:
@@ -221,6 +255,9 @@ def import_files(
     console.print(f"{name}: {import_from(name, path)}", soft_wrap=True)
 
 
+app.command()(inspect)
+app.command("init")(initialise)
+app.command()(batch)
 app.command()(simulate)
 app.command()(evaluate)
 
@@ -235,9 +272,10 @@ def main() -> None:
     except PipelineError as error:
         print_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped. Finished stages are kept; run again to go on.")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            errors.print("stopped. Finished stages are kept; run again to go on.")
+        raise
     except Exception as error:  # a bug of ours: one line for the user, the rest for the report
         with tempfile.NamedTemporaryFile(
             "w", prefix="pipeline-", suffix=".log", delete=False, encoding="utf-8"

@@ -14,8 +14,12 @@ from pipeline.terminal import Watch, console, print_error
 def simulate(
     folder: Annotated[Path, typer.Argument(help="The session folder to make; it must be new.")],
     motion: Annotated[
-        str, typer.Option(help="squats, gait, sit-to-stand, dropjump, static, or a .mot file.")
-    ] = "squats",
+        list[str] | None,
+        typer.Option(
+            help="squats, gait, sit-to-stand, dropjump, static, or a .mot file; repeat it for several "
+            "trials. [squats]"
+        ),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="A packaged OpenSim model, or an .osim file.")
     ] = "best",
@@ -23,7 +27,9 @@ def simulate(
         str | None, typer.Option(help="The augmenter's marker set, if the .osim lacks it.")
     ] = None,
     resize: Annotated[bool, typer.Option(help="Scale the model to a random adult.")] = True,
-    cameras: Annotated[int, typer.Option(help="2 or 3 in front, 4 to 8 on a ring.")] = 4,
+    cameras: Annotated[
+        int, typer.Option(help="2, 3 or 5 in front, as OpenCap has them; 4, 6 to 8 on a ring.")
+    ] = 4,
     rate: Annotated[
         list[float] | None,
         typer.Option(help="Frames per second; repeat it for cameras of different rates. [60]"),
@@ -38,13 +44,24 @@ def simulate(
         list[str] | None,
         typer.Option(metavar="SOURCE=SIZE", help="Size of one source of errors; see below."),
     ] = None,
+    start_spread: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Cameras start and stop up to so many seconds apart."),
+    ] = 0.0,
+    drift: Annotated[
+        float,
+        typer.Option(metavar="PPM", help="Cameras' rates are off by up to so many millionths."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same session.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds of the movement to keep.")] = None,
     static: Annotated[bool, typer.Option(help="Also a static trial, for scaling.")] = True,
     render: Annotated[bool, typer.Option(help="Also draw a video for each camera.")] = False,
     layout: Annotated[
-        Literal["pipeline", "opencap"],
-        typer.Option(help="Our session layout, or OpenCap's dataset (videos, no keypoints)."),
+        Literal["pipeline", "opencap", "opencap-app", "pose2sim"],
+        typer.Option(
+            help="Our session layout, OpenCap's validation data or download (with videos), or a Pose2Sim "
+            "project."
+        ),
     ] = "pipeline",
 ) -> None:
     """Make a session whose joint angles are known exactly: 2D keypoints with errors like real ones.
@@ -56,6 +73,8 @@ def simulate(
     Examples:
       pipeline simulate sessions/sim && pipeline run sessions/sim && pipeline evaluate sessions/sim
       pipeline simulate sessions/gait --motion gait --cameras 2 --noise 0.5 --render
+      pipeline simulate sessions/subject2 --layout opencap --cameras 5 --motion squats --motion gait
+      pipeline simulate sessions/apart --start-spread 3 --drift 50
       pipeline simulate sessions/swaps --noise 0 --error swaps=1 --seed 3
       pipeline simulate sessions/mine --motion mine.mot --model mine.osim --no-resize
     """
@@ -63,11 +82,13 @@ def simulate(
     from pipeline.simulate import plan_from, simulate
     from pipeline.simulated_session import write_session
 
+    motions = motion or ["squats"]
     plan = plan_from(
         {
-            "motion": motion, "model": model, "markers": markers, "resize": resize, "cameras": cameras,
+            "motion": motions[0] if len(motions) == 1 else motions, "model": model,
+            "markers": markers, "resize": resize, "cameras": cameras,
             "rates_hz": rate or (60.0,), "vocabulary": keypoints, "seed": seed, "static": static,
-            "duration_s": duration,
+            "duration_s": duration, "start_spread_s": start_spread, "drift_ppm": drift,
         },
         noise,
         error or [],
@@ -75,10 +96,10 @@ def simulate(
     simulation = simulate(plan)
     with reporting_disk_errors(folder), Watch() as watch:
         write_session(simulation, folder, layout, render, watch(None, "videos"))
-    person = simulation.person
+    person, trials = simulation.person, sorted(path.name for path in (folder / "truth").iterdir())
     console.print(
         f"  {person.sex}, {person.height_m:.2f} m, {person.mass_kg:.0f} kg; "
-        f"{len(simulation.cameras)} cameras; trials {', '.join(t.name for t in simulation.trials)}"
+        f"{len(simulation.cameras)} cameras; trials {', '.join(trials)}"
     )
     console.print(f"  session {escape(str(folder))}", soft_wrap=True)
     console.print(f"  truth   {escape(str(folder / 'truth'))}", soft_wrap=True)
@@ -149,7 +170,7 @@ def evaluate(
 
 def _tell_comparison(name: str, outcome) -> None:
     """Print what came of one comparison: its figures, or why there are none."""
-    from pipeline.evaluation_text import lines_of
+    from stages.comparison_text import lines_of
 
     console.print(f"[bold]{escape(name)}[/]", soft_wrap=True)
     if isinstance(outcome, PipelineError):

@@ -1,28 +1,20 @@
 """Evaluation: find what belongs together, compare it, and average over trials."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from calibration.readers import read_file
 from pipeline.config import activity_defaults
 from pipeline.errors import PipelineError
-from pipeline.evaluation_files import averages, summary_of, write, write_tables
+from pipeline.evaluation_files import averages, write
 from pipeline.files import replacing_folder, reporting_disk_errors
 from pipeline.session import activity_of, is_static
 from stages.compare import Repetitions
 from stages.comparison import Comparison
-from stages.recordings import IDENTITY, Recording, Space, read_angles, read_points, read_space
-
-ANGLE_FILES = ("09_kinematics/angles.mot", "angles.mot")
-POINT_FILES = {
-    "markers": ("08_export/markers.trc", "markers.trc"),
-    "keypoints": ("06_smooth/points.nc", "keypoints.trc"),
-}
-"""Where a folder of results, or of truth, keeps what can be compared."""
+from stages.comparison_tables import summary_of, write_tables
+from stages.recordings import IDENTITY, Space, read_recording, read_space
 
 
 def parse_lag(text: str) -> float | None:
@@ -47,49 +39,6 @@ def parse_space(text: str) -> Space | None:
             f"--space {text}: expected identity, rigid, or a file such as mocapToVideoTransform.yaml"
         )
     return read_space(Path(text))
-
-
-def read_recording(path: Path) -> Recording:
-    """Read a .mot file, a .trc file, or what a folder of results or truth has of both.
-
-    Raises PipelineError if there is nothing to compare.
-    """
-    suffix = path.suffix.lower()
-    if path.is_file() and suffix == ".mot":
-        return Recording(str(path), read_angles(path), {})
-    if path.is_file() and suffix == ".trc":
-        return Recording(str(path), pd.DataFrame(), {"points": read_points(path)})
-    if not path.is_dir():
-        what = "is no .mot file, .trc file or folder" if path.exists() else "does not exist"
-        raise PipelineError(
-            f"{path} {what}. Give a trial's results folder, a folder with {ANGLE_FILES[-1]} or "
-            "markers.trc, or such a file."
-        )
-    angles = _first(path, ANGLE_FILES)
-    points = {kind: _first(path, names) for kind, names in POINT_FILES.items()}
-    points = {kind: read_points(file) for kind, file in points.items() if file}
-    if not angles and not points:
-        known = ", ".join(sum(POINT_FILES.values(), ANGLE_FILES))
-        raise PipelineError(f"{path} has none of {known}. Run the trial first, or give a file.")
-    cameras = path / "cameras.toml"
-    known = tuple(each.in_y_up_world() for each in read_file(cameras)) if cameras.exists() else ()
-    table = read_angles(angles) if angles else pd.DataFrame()
-    return Recording(str(path), table, points, known, _model_of(path))
-
-
-def _model_of(folder: Path) -> str:
-    """The OpenSim model of a folder of results, or of simulated truth; empty if it does not say."""
-    for name, part, key in (
-        ("09_kinematics/kinematics.json", "model", "name"),
-        ("simulation.json", "plan", "model"),
-    ):
-        if (folder / name).is_file():
-            return json.loads((folder / name).read_text(encoding="utf-8"))[part][key]
-    return ""
-
-
-def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def evaluate_pair(

@@ -1,19 +1,15 @@
 """What the terminal says of an evaluation."""
 
+from pathlib import Path
+
 import pandas as pd
 from rich.console import Group
 from rich.table import Table
 
-from pipeline.evaluation_files import rounded
-from stages.compare import LOWER_LIMB, AngleComparison
-from stages.comparison import Comparison
-from stages.recordings import in_common, listed
+from stages.compare import AngleComparison
+from stages.comparison_text import FIGURES, moving_coordinates, rounded
+from stages.recordings import listed
 
-FIGURES = {
-    "rmse": ("RMSE", 1), "mae": ("MAE", 1), "bias": ("bias", 1), "max": ("max", 1),
-    "correlation": ("r", 3), "range_error": ("ROM error", 1),
-}  # fmt: skip
-"""Headers and digits of a coordinate's figures."""
 MORE_FIGURES = {
     "multiple_correlation": ("CMC", 3), "limit_low": ("from", 1), "limit_high": ("to", 1),
 }  # fmt: skip
@@ -36,10 +32,7 @@ def coordinates_table(angles: AngleComparison, width: int) -> Group:
     table.add_column("unit", no_wrap=True)
     for header, _ in figures.values():
         table.add_column(header, justify="right", no_wrap=True)
-    known = angles.table.index
-    first = [*in_common(LOWER_LIMB, known), *known[angles.table.world_frame]]
-    ordered = angles.table.loc[list(dict.fromkeys([*first, *known]))].drop(angles.still)
-    for name, row in ordered.iterrows():
+    for name, row in moving_coordinates(angles).iterrows():
         values = [rounded(row[key], digits) for key, (_, digits) in figures.items()]
         label = f"{name} *" if row.world_frame else name
         table.add_row(label, {"deg": "°", "mm": "mm"}[row.unit], *values)
@@ -64,23 +57,16 @@ def averages_table(means: pd.DataFrame) -> Table:
     return table
 
 
-def lines_of(comparison: Comparison) -> list[str]:
-    """What is said of a comparison besides its table."""
-    lines = [str(comparison.alignment)]
-    if angles := comparison.angles:
-        mean = angles.lower_limb
-        lines.append(
-            f"mean over {mean['count']:.0f} lower-limb rotations, {len(angles.result)} samples: RMSE "
-            f"{mean.rmse:.1f}°, MAE {mean.mae:.1f}°, r {mean.correlation:.3f}, CMC {mean.multiple_correlation:.3f}"
-        )
-    for kind, points in comparison.points.items():
-        of = points.overall
-        seen = f", reprojection {of['reprojection_px']:.1f} px" if "reprojection_px" in of else ""
-        lines += [
-            f"{kind} ({len(points.table)}, {of['share_compared']:.0%} known): MPJPE {of['mpjpe_mm']:.1f} mm, PA-MPJPE "
-            f"{of['pa_mpjpe_mm']:.1f} mm, PCK 50 mm {of['pck_50mm']:.0%}, 150 mm {of['pck_150mm']:.0%}",
-            f"  segments {of['segment_length_error_mm']:.1f} mm (SD {of['segment_length_error_sd_mm']:.1f}), "
-            f"jitter {of['jitter_m_s2']:.1f} m/s²{seen}",
-        ]
-    spaces = dict.fromkeys(f"space {each.space.description}" for each in comparison.points.values())
-    return lines + list(spaces)
+def line_of(folder: Path, source: str) -> str:
+    """What a report's comparison in `folder` found, in one line; `source` is what it compares with."""
+    summary = pd.read_csv(folder / "summary.csv").iloc[0]
+    parts = []
+    if pd.notna(summary.get("lower_limb_mae_deg")):
+        rmse = pd.read_csv(folder / "angles.csv", index_col="coordinate").rmse_deg
+        for joint in ("knee", "ankle"):
+            sides = rmse.reindex([f"{joint}_angle_r", f"{joint}_angle_l"]).dropna()
+            parts += [f"{joint} RMSE {sides.mean():.1f}°"] if len(sides) else []
+        parts.append(f"lower limb MAE {summary.lower_limb_mae_deg:.1f}°")
+    if "markers_mpjpe_mm" in summary:
+        parts.append(f"markers {summary.markers_mpjpe_mm:.0f} mm")
+    return f"{', '.join(parts)} against {source}, lag {summary.lag_ms:+.0f} ms"

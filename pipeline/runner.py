@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -31,16 +30,20 @@ class Outcome:
     stage: str
     skipped: bool
     seconds: float
+    """How long it took, now or, if it was skipped, when it ran."""
     notices: list[str]
 
 
 Watch = Callable[[Trial, str], Progress]
 """`watch(trial, stage)`: called when a stage starts; returns where it reports progress."""
 
+Configure = Callable[[Trial], Configuration]
+"""`configure(trial)`: the settings of any trial, a static one that scales the model included."""
+
 
 def run_trial(
     trial: Trial,
-    configure: Callable[[Trial], Configuration],
+    configure: Configure,
     watch: Watch,
     first: str | None = None,
     last: str | None = None,
@@ -63,33 +66,68 @@ def run_trial(
         raise PipelineError(f"--from {first} comes after --to {last}")
     if trial.scaling_trial and end >= ORDER.index("kinematics"):
         yield from run_trial(trial.scaling_trial, configure, watch, last="augment")
-    configuration = configure(trial)
-    with reporting_disk_errors(trial.results), _locked(trial):
-        for index, stage in enumerate(ORDER[: end + 1]):
-            with _telling_what_is_stale(trial, ORDER[index:]):
-                outcome = _run_stage(trial, stage, configuration, watch, force or index >= start)
-            yield outcome
+    for index, stage in enumerate(ORDER[: end + 1]):
+        yield run_stage(trial, stage, configure, watch, force or index >= start)
 
 
-def _run_stage(
+def run_stage(
+    trial: Trial, stage: str, configure: Configure, watch: Watch, force: bool = False
+) -> Outcome:
+    """Run one stage of a trial, whose earlier stages have run, unless it is up to date.
+
+    One at a time works on the results of a trial: who comes second waits, and finds it up to date.
+
+    Raises PipelineError for whatever the user can mend, among it earlier stages that somebody has
+    run with other settings meanwhile.
+    """
+    position = ORDER.index(stage)
+    with (
+        reporting_disk_errors(trial.results),
+        _locked(trial, watch),
+        _telling_what_is_stale(trial, ORDER[position:]),
+    ):
+        _check_settings(trial, ORDER[:position], configure(trial))
+        if trial.scaling_trial and stage == "kinematics":
+            static = trial.scaling_trial
+            _check_settings(static, ORDER[: ORDER.index("augment") + 1], configure(static))
+        return _run_locked(trial, stage, configure(trial), watch, force)
+
+
+def is_up_to_date(trial: Trial, stage: str, configuration: Configuration) -> bool:
+    """Whether a stage's result is there, of these settings, inputs, earlier results and code.
+
+    Raises PipelineError for inputs that cannot be read.
+    """
+    folder = trial.folder(stage)
+    return _is_result_of(folder, describe(trial, stage, getattr(configuration, stage)))
+
+
+def _is_result_of(folder: Path, description: Mapping[str, Any]) -> bool:
+    record = read_record(folder)
+    return record.get("key") == _digest(description) and _intact(folder, record)
+
+
+def _run_locked(
     trial: Trial, stage: str, configuration: Configuration, watch: Watch, force: bool
 ) -> Outcome:
-    module = STAGES[stage]
     settings = getattr(configuration, stage)
-    description = describe(trial, stage, module, settings)
-    key = _digest(description)
+    description = describe(trial, stage, settings)
     folder = trial.folder(stage)
-    record = read_record(folder)
-    if not force and record.get("key") == key and _intact(folder, record):
-        return Outcome(stage, True, 0.0, record["notices"])
+    if not force and _is_result_of(folder, description):
+        record = read_record(folder)
+        return Outcome(stage, True, record["seconds"], record["notices"])
     began = time.perf_counter()
     with replacing_folder(folder) as temporary:
-        notices = module.run(trial, settings, temporary, watch(trial, stage))
-        seconds = time.perf_counter() - began
+        notices = STAGES[stage].run(trial, settings, temporary, watch(trial, stage))
+        if describe(trial, stage, settings) != description:
+            raise PipelineError(
+                f"{stage}: what it reads changed while it ran, by another run or by hand. Run again."
+            )
+        seconds = round(time.perf_counter() - began, 3)
         record = {
             "stage": stage,
-            "key": key,
-            "seconds": round(seconds, 3),
+            "key": _digest(description),
+            "seconds": seconds,
             "notices": notices,
             **description,
             "outputs": _hashes(temporary),
@@ -99,8 +137,19 @@ def _run_stage(
     return Outcome(stage, False, seconds, notices)
 
 
-def describe(trial: Trial, stage: str, module: ModuleType, settings: Any) -> dict[str, Any]:
+def _check_settings(trial: Trial, stages: Sequence[str], configuration: Configuration) -> None:
+    for stage in stages:
+        expected = getattr(configuration, stage).model_dump(mode="json")
+        if read_record(trial.folder(stage)).get("settings") != expected:
+            raise PipelineError(
+                f"{trial.folder(stage)} is not of this run's settings: another run with others works "
+                "on this folder, or it was removed. Let one finish, then run again."
+            )
+
+
+def describe(trial: Trial, stage: str, settings: Any) -> dict[str, Any]:
     """Everything that a stage's result depends on, files by their hash."""
+    module = STAGES[stage]
     upstream = {need: read_record(trial.folder(need)).get("outputs", {}) for need in module.NEEDS}
     named = {"trial": trial.name, "activity": trial.activity} | module.inputs(trial, settings)
     return {
@@ -142,6 +191,11 @@ def code_version(module: str) -> str:
     return _digest(seen)
 
 
+def version_of_all_stages() -> str:
+    """Hash of the code of all stages."""
+    return _digest({stage: code_version(module.__name__) for stage, module in STAGES.items()})
+
+
 def _imports(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -158,19 +212,19 @@ def _imports(source: str) -> Iterator[str]:
 
 def _fingerprint(value: Any) -> Any:
     if isinstance(value, Path):
-        return _hashes(value) if value.is_dir() else _hash_of(value)
+        return _hashes(value, _hash_of) if value.is_dir() else _hash_of(value)
     if isinstance(value, Mapping):
         return {str(name): _fingerprint(each) for name, each in value.items()}
     return value
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _hashes(folder: Path, hash_of: Callable[[Path], str] = sha256_of) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    return {path.relative_to(folder).as_posix(): hash_of(path) for path in files}
 
 
 def _hash_of(path: Path) -> str:
-    """A file's hash; big videos are not read again by every stage of a run."""
+    """An input file's hash; big videos are not read again by every stage of a run."""
     try:
         state = path.stat()
     except OSError as error:
@@ -194,15 +248,17 @@ def _digest(value: Any) -> str:
 
 
 @contextmanager
-def _locked(trial: Trial) -> Iterator[None]:
+def _locked(trial: Trial, watch: Watch) -> Iterator[None]:
+    """Hold the trial's results; wait, and show it, while another run does."""
     trial.results.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(trial.results / ".lock")
     try:
-        with FileLock(trial.results / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise PipelineError(
-            f"another run is working on {trial.results}. Wait for it, or stop it."
-        ) from error
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        watch(trial, "waiting")
+        held = lock.acquire()
+    with held:
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Simulate: a session whose joint angles are known exactly, from a motion, a person and cameras."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from models.opensim_model import (
     generic_model,
     load_model,
 )
-from models.simulation.detector import Errors, appearance_offsets
-from models.simulation.motion import on_model, recorded
+from models.simulation.detector import Clocks, Errors, appearance_offsets
+from models.simulation.motion import recorded
 from models.simulation.movements import MOVEMENTS
+from models.simulation.repeated import performed
 from models.simulation.rig import miscalibrated, place_cameras
 from models.simulation.scene import Scene, View, make_scene, observe, random_for
 from models.simulation.subject import Person, draw_person, scaled_to
@@ -35,8 +37,9 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    motion: str = "squats"
-    """A built-in movement, or the path of an OpenSim motion file."""
+    motion: str | Annotated[tuple[str, ...], Field(min_length=1)] = "squats"
+    """A built-in movement, or the path of an OpenSim motion file; or several, one trial each. Cameras
+    look at where the first one happens."""
     model: str = "best"
     """A packaged OpenSim model by name, or the path of an .osim."""
     markers: str | None = None
@@ -54,6 +57,22 @@ class Plan(BaseModel):
     """Also a static trial, for scaling."""
     duration_s: float | None = Field(None, gt=0.5)
     """Keep this much of the movement's start."""
+
+    start_spread_s: float = Field(0.0, ge=0, le=30)
+    """Cameras start and stop up to so many seconds apart, and each counts time from its own start. A
+    built-in movement is repeated until there is enough of it."""
+    drift_ppm: float = Field(0.0, ge=0, le=1000)
+    """Cameras' rates are off by up to so many parts of a million."""
+
+    @property
+    def clocks(self) -> Clocks:
+        """How the cameras are started."""
+        return Clocks(self.start_spread_s, self.drift_ppm)
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """The motions, one or several."""
+        return (self.motion,) if isinstance(self.motion, str) else self.motion
 
 
 def plan_from(values: Mapping[str, Any], noise: float, errors: Sequence[str]) -> Plan:
@@ -104,16 +123,19 @@ def simulate(plan: Plan) -> Simulation:
     if Path(plan.model).suffix.lower() != ".osim":  # `best` is another one on another computer
         plan = plan.model_copy(update={"model": generic_model(plan.model).name})
     known = vocabulary(plan.vocabulary)
-    person, model = _person(plan)
+    person, model = person_of(plan)
     offsets = appearance_offsets(
-        _marked(known.keypoints), plan.errors, random_for(plan.seed, "appearance")
+        marked_keypoints(known.keypoints), plan.errors, random_for(plan.seed, "appearance")
     )
-    name, angles = _motion(plan, model)
-    scenes = {name: make_scene(person, model, angles, offsets)}
+    scenes = {
+        name: make_scene(person, model, angles, offsets)
+        for name, angles in _motions(plan, model).items()
+    }
+    first = next(iter(scenes))
     if plan.static:
-        standing = on_model(MOVEMENTS["static"](random_for(plan.seed, "static")), model)
+        standing = performed("static", model, plan.seed, "static", plan.clocks.needed_s)
         scenes = {STATIC: make_scene(person, model, standing, offsets)} | scenes
-    target = scenes[name].keypoints["midHip"].mean(0)
+    target = scenes[first].keypoints["midHip"].mean(0)
     cameras = place_cameras(plan.cameras, target, random_for(plan.seed, "cameras"))
     rates = [*plan.rates_hz, *[plan.rates_hz[-1]] * plan.cameras][: plan.cameras]
     rates_hz = {camera.name: rate for camera, rate in zip(cameras, rates, strict=True)}
@@ -122,7 +144,7 @@ def simulate(plan: Plan) -> Simulation:
         views = {
             camera.name: observe(
                 scene, camera, known.keypoints, rates_hz[camera.name], plan.errors,
-                plan.seed, trial,
+                plan.seed, trial, plan.clocks,
             )
             for camera in cameras
         }  # fmt: skip
@@ -136,12 +158,12 @@ def simulate(plan: Plan) -> Simulation:
     return Simulation(plan, person, cameras, calibrated, known.keypoints, rates_hz, trials)
 
 
-def _marked(keypoints: Sequence[str]) -> list[str]:
+def marked_keypoints(keypoints: Sequence[str]) -> list[str]:
     """Every keypoint whose place matters, the augmenter's among them, in a fixed order."""
     return sorted({*keypoints, *VIDEO_KEYPOINTS})
 
 
-def _person(plan: Plan) -> tuple[Person, Any]:
+def person_of(plan: Plan) -> tuple[Person, Any]:
     """The person, and their model with the augmenter's markers."""
     if Path(plan.model).suffix.lower() == ".osim":
         model = load_model(_existing(plan.model))
@@ -163,16 +185,35 @@ def _existing(path: str) -> Path:
     return Path(path)
 
 
-def _motion(plan: Plan, model) -> tuple[str, pd.DataFrame]:
-    """Name of the trial, and its coordinates (rad and m)."""
-    if plan.motion in MOVEMENTS:
-        angles = on_model(MOVEMENTS[plan.motion](random_for(plan.seed, "motion")), model)
-        name = f"{plan.motion}1"
-    elif Path(plan.motion).is_file():
-        path = Path(plan.motion)
-        angles, name = recorded(read_angles(path), model, path), path.stem
-    else:
-        raise PipelineError(
-            f"there is no movement or motion file '{plan.motion}'. Movements: {', '.join(MOVEMENTS)}."
-        )
-    return name, angles[: plan.duration_s] if plan.duration_s else angles
+def _motions(plan: Plan, model) -> dict[str, pd.DataFrame]:
+    """Coordinates (rad and m) by name of the trial.
+
+    Raises PipelineError for a motion that is not there, and for two files of one name.
+    """
+    moved: dict[str, pd.DataFrame] = {}
+    times = Counter[str]()
+    for motion in plan.motions:
+        times[motion] += 1
+        if motion in MOVEMENTS:
+            again = f" {times[motion]}" if times[motion] > 1 else ""
+            angles = performed(motion, model, plan.seed, f"motion{again}", plan.clocks.needed_s)
+            name = f"{motion}{times[motion]}"
+        elif Path(motion).is_file():
+            path = Path(motion)
+            angles, name = recorded(read_angles(path), model, path), path.stem
+        else:
+            known = ", ".join(MOVEMENTS)
+            raise PipelineError(
+                f"there is no movement or motion file '{motion}'. Movements: {known}."
+            )
+        if name in moved:
+            raise PipelineError(f"two motions are named {name}: rename one of the files.")
+        if plan.duration_s:
+            angles = angles[: plan.duration_s]
+        if plan.start_spread_s and angles.index[-1] < plan.clocks.needed_s:
+            raise PipelineError(
+                f"{motion} lasts {angles.index[-1]:.1f} s: too short for cameras that start and stop "
+                f"{plan.start_spread_s:g} s apart. Choose a longer motion or duration, or a smaller spread."
+            )
+        moved[name] = angles
+    return moved

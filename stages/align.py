@@ -26,6 +26,8 @@ LEAST_CORRELATION = 0.5
 """A lag found with less is not believed."""
 MOVES_DEG = 5.0
 """A coordinate that ranges over less on either side has no say in the lag."""
+MOVES_M_S = 0.2
+"""Nor has a point whose speed does: that of a foot on the floor is noise."""
 STANDS_OUT = 2.0
 """A lag is taken out that is more than so many times what the coordinates' own lags scatter by."""
 CUTOFF_HZ = 6.0
@@ -92,7 +94,7 @@ def check_overlap(result_s: np.ndarray, reference_s: np.ndarray, lag_s: float) -
         raise PipelineError(
             f"the result (from {start:.2f} to {end:.2f} s) and the reference (from {true_start:.2f} to "
             f"{true_end:.2f} s) overlap by less than {SHORTEST_S} s{shifted}. If their clocks differ, "
-            "say by how much the result is later: --lag SECONDS"
+            "say by how much the result is later: pipeline evaluate RESULT REFERENCE --lag SECONDS"
         )
 
 
@@ -101,17 +103,16 @@ def check_known(differences: Float[np.ndarray, "..."], what: str, lag_s: float) 
     if not np.isfinite(differences).any():
         raise PipelineError(
             f"the {what} of result and reference are never known at the same time, with a lag of "
-            f"{lag_s:g} s taken out. Look for gaps in both, or give --lag SECONDS."
+            f"{lag_s:g} s taken out. Look for gaps in both, or for another lag."
         )
 
 
 def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignment:
     """Find the lag between two recordings: by points, or if there are none by joint angles.
 
-    Of points their speeds are used, which do not depend on the world frame. Joint angles are used as
-    they are, without those that depend on the world frame or hardly move: the lag is the median of
-    their own lags, and taken out only where it is much larger than these scatter, since a coordinate
-    that errs in size or phase seems to lag.
+    Of points their speeds are used, which do not depend on the world frame; of joint angles those
+    that do not. The lag is the median of the lags of those that move, and taken out only where it is
+    much larger than these scatter, since a curve that errs in size or phase seems to lag.
     """
     if pairs := pairs_of_points(result, reference):
         kind, other = pairs[-1]  # keypoints rather than markers, which the augmenter shifts
@@ -119,7 +120,7 @@ def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignmen
         names = in_common(points[0].names, points[1].names)
         interval_s, curves = _resampled([(each.time_s, each.of(names)) for each in points])
         speeds = [_speeds(each, interval_s) for each in curves]
-        return _judged(find_lag(*speeds, interval_s, max_lag_s), "the points' speeds", max_lag_s)
+        return _median_lag(*speeds, MOVES_M_S, "points' speeds", interval_s, max_lag_s)
     names = [
         name
         for name in in_common(result.angles, reference.angles)
@@ -127,8 +128,7 @@ def align(result: Recording, reference: Recording, max_lag_s: float) -> Alignmen
     ]
     sides = [(side.angles.index.values, side.angles[names].values) for side in (result, reference)]
     interval_s, curves = _resampled(sides)
-    moving = np.logical_and(*(ranges(each) > MOVES_DEG for each in curves))
-    return _median_lag(*(each[:, moving] for each in curves), interval_s, max_lag_s)
+    return _median_lag(*curves, MOVES_DEG, "joint angles", interval_s, max_lag_s)
 
 
 def _resampled(sides) -> tuple[float, list[np.ndarray]]:
@@ -141,14 +141,22 @@ def _resampled(sides) -> tuple[float, list[np.ndarray]]:
     return interval_s, [resample(*side, grid) for side in sides]
 
 
-def _median_lag(result, reference, interval_s: float, max_lag_s: float) -> Alignment:
-    """The median of the lags of curves (time, coordinate), degrees, if it stands out."""
-    what = "joint angles"
+def _median_lag(
+    result: Float[np.ndarray, "time curve"],
+    reference: Float[np.ndarray, "time curve"],
+    moves: float,
+    what: str,
+    interval_s: float,
+    max_lag_s: float,
+) -> Alignment:
+    """The median of the lags of curves that range over more than `moves`, if it stands out."""
+    moving = np.logical_and(*(ranges(each) > moves for each in (result, reference)))
+    result, reference = result[:, moving], reference[:, moving]
     columns = zip(result.T[..., None], reference.T[..., None], strict=True)
     lags = [find_lag(mine, truth, interval_s, max_lag_s) for mine, truth in columns]
     lags = [lag for lag in lags if lag.correlation >= LEAST_CORRELATION and not lag.at_edge]
     if not lags:
-        return _judged(find_lag(result, reference, interval_s, max_lag_s), what, max_lag_s)
+        return _judged(find_lag(result, reference, interval_s, max_lag_s), f"the {what}", max_lag_s)
     seconds = np.array([lag.seconds for lag in lags])
     middle, correlation = (
         float(np.median(seconds)),
@@ -178,7 +186,7 @@ def _judged(lag: Lag, what: str, max_lag_s: float) -> Alignment:
     elif lag.at_edge:
         reason = (
             f"the best lag is {found}, the largest that was tried ({max_lag_s:g} s): the true one may "
-            "lie beyond. Try a larger --max-lag, or give --lag SECONDS"
+            "lie beyond. Try a larger one (evaluate --max-lag, or the setting report.max_lag_s)"
         )
     else:
         return Alignment(lag.seconds, lag.correlation, f"found from {what}")

@@ -23,6 +23,9 @@ from stages.trial import Progress, Trial
 
 NEEDS = ("frames",)
 
+RUNS_NETWORK = True
+"""Where workers of a batch have a GPU, this stage asks for one."""
+
 FOLLOW_OVERLAP = 0.2
 """A person's boxes in neighbouring frames overlap at least this much (intersection over union)."""
 

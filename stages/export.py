@@ -70,7 +70,7 @@ def read_trc(path: Path) -> tuple[np.ndarray, list[str], Positions]:
         names = [name.strip() for name in lines[3].split("\t")[2:] if name.strip()]
         rows = [line.split("\t") for line in lines[5:] if line.strip()]
         width = 2 + 3 * len(names)
-        table = np.array([(row + [""] * width)[:width] for row in rows])
+        table = np.array([(row + [""] * width)[:width] for row in rows], str).reshape(-1, width)
         numbers = np.where(np.char.strip(table) == "", "nan", table).astype(float)
         promised = int(values.get("NumFrames", 0))
     except (OSError, UnicodeDecodeError, IndexError, KeyError, ValueError) as error:

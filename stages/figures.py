@@ -1,12 +1,14 @@
 """Figures of joint angles: interactive for the report, static for papers."""
 
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader
 from jinja2.utils import markupsafe
 from matplotlib.figure import Figure
@@ -40,7 +42,7 @@ def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go
                 line_color=colour, row=row, col=1, hovertemplate="%{y:.1f}° at %{x:.2f} s",
             )  # fmt: skip
             if columns == 2 and len(cycles.get(name, ())):
-                _add_band(figure, cycles[name], colour, row)
+                add_band(figure, cycles[name], colour, row, column=2)
         figure.update_yaxes(title_text="degrees", row=row, col=1)
     figure.update_xaxes(title_text="time (s)", row=2, col=1)
     if columns == 2:
@@ -50,15 +52,18 @@ def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go
     )
 
 
-def _add_band(figure, curves, colour, row):
+def add_band(
+    figure: go.Figure, curves: Float[np.ndarray, "curve 101"], colour: str, row: int, column: int
+) -> None:
+    """Draw the mean of curves over 0 to 100 % of a repetition, and a band of one SD around it."""
     mean, spread = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(101)
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     figure.add_scatter(
         x=np.r_[PERCENT, PERCENT[::-1]], y=np.r_[mean + spread, (mean - spread)[::-1]], fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.15)", line_width=0, hoverinfo="skip", showlegend=False,
-        row=row, col=2,
+        row=row, col=column,
     )  # fmt: skip
-    figure.add_scatter(x=PERCENT, y=mean, line_color=colour, showlegend=False, row=row, col=2)
+    figure.add_scatter(x=PERCENT, y=mean, line_color=colour, showlegend=False, row=row, col=column)
 
 
 def all_coordinates(angles: pd.DataFrame, units: Mapping[str, str]) -> go.Figure:
@@ -113,14 +118,15 @@ def save_for_papers(
     if columns == 2:
         axes[1, 1].set_xlabel("% of the repetition (mean ± SD)")
     figure.savefig(png, dpi=300)
-    figure.savefig(pdf)
+    figure.savefig(pdf, metadata={"CreationDate": None})  # the same curves make the same bytes
 
 
 def render_page(template: str, **content: object) -> str:
     """Render a page of `stages/` that opens offline; its template embeds figures by `| embedded`."""
     environment = Environment(loader=PackageLoader("stages", "."), autoescape=True)
+    numbers, page = count(1), template.partition(".")[0]
     environment.filters["embedded"] = lambda figure: markupsafe.Markup(
-        figure.to_html(full_html=False, include_plotlyjs=False)
+        figure.to_html(False, include_plotlyjs=False, div_id=f"{page}-{next(numbers)}")
     )
     plotly_js = markupsafe.Markup(get_plotlyjs())
     return environment.get_template(template).render(plotly_js=plotly_js, **content)

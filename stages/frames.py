@@ -1,4 +1,4 @@
-"""Frames: when each camera took its frames, by its video's true timestamps, and a common timeline."""
+"""Frames: when each camera took its frames, on its own clock, by its video's true timestamps."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from calibration import read_cameras
 from pipeline.errors import PipelineError
 from pipeline.files import replacing_folder, save_dataset
-from stages.poses import clocks, frame_files
+from stages.poses import clocks, frame_numbers
 from stages.trial import Progress, Trial
 
 NEEDS = ()
@@ -160,7 +160,7 @@ def probe_videos(trial: Trial, progress: Progress) -> dict[str, VideoInfo]:
             ),
         )
     for name, folder in trial.poses.items():
-        last, frames = max(frame_files(folder)), len(infos[name].frame_time)
+        last, frames = max(frame_numbers(folder)), len(infos[name].frame_time)
         if last >= frames:
             raise PipelineError(
                 f"camera {name}: {folder} has keypoints of frame {last}, but {trial.videos[name]} has "
@@ -186,26 +186,6 @@ def common_rate_hz(rates_hz: Sequence[float]) -> float:
     """Rate of the fastest camera; the middle one of those within 1 % of it."""
     rates = np.array(rates_hz)
     return float(np.median(rates[rates > 0.99 * rates.max()]))
-
-
-def common_timeline(
-    clocks: dict[str, Float[np.ndarray, "frame"]], rate_hz: float
-) -> Float[np.ndarray, "time"]:
-    """Sample times, s, from when the last camera starts to when the first one stops.
-
-    `clocks` are the cameras' frame times on the session's clock.
-    """
-    start = max(clock[0] for clock in clocks.values())
-    end = min(clock[-1] for clock in clocks.values())
-    if end <= start:
-        spans = ", ".join(
-            f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items()
-        )
-        raise PipelineError(
-            f"the cameras' recordings do not overlap in time: {spans}. Check clock_offsets_s in "
-            "session.toml, and that these videos belong to one trial."
-        )
-    return start + np.arange(int((end - start) * rate_hz + 1e-3) + 1) / rate_hz
 
 
 def notices_about(infos: dict[str, VideoInfo], rate_hz: float) -> list[str]:
@@ -239,8 +219,8 @@ def notices_about(infos: dict[str, VideoInfo], rate_hz: float) -> list[str]:
     return notices
 
 
-def as_dataset(infos: dict[str, VideoInfo], time: np.ndarray, rate_hz: float) -> xr.Dataset:
-    """Label the frame times of all cameras and the common timeline."""
+def as_dataset(infos: dict[str, VideoInfo], rate_hz: float) -> xr.Dataset:
+    """Label the frame times of all cameras; `rate_hz` is that of the timeline to be."""
     longest = max(len(info.frame_time) for info in infos.values())
     padded = [
         np.pad(info.frame_time, (0, longest - len(info.frame_time)), constant_values=np.nan)
@@ -255,7 +235,7 @@ def as_dataset(infos: dict[str, VideoInfo], time: np.ndarray, rate_hz: float) ->
             "rotation_deg": ("camera", [info.rotation_deg for info in each], {"units": "deg"}),
             "rate_hz": ("camera", [info.rate_hz for info in each], {"units": "Hz"}),
         },
-        coords={"camera": list(infos), "time": ("time", time, {"units": "s"})},
+        coords={"camera": list(infos)},
         attrs={"rate_hz": rate_hz},
     )
 
@@ -285,7 +265,7 @@ def dump_frames(trial: Trial, progress: Progress) -> Path:
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    found = {"videos": trial.videos, "poses": trial.poses, "clock_offsets_s": trial.clock_offsets_s}
+    found = {"videos": trial.videos, "poses": trial.poses}
     if not trial.videos:
         found |= {"rate_hz": trial.rate_hz, "calibration": trial.calibration}
     return found
@@ -300,10 +280,6 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         )
     infos = probe_videos(trial, progress) if trial.videos else numbered_frames(trial)
     rate_hz = settings.rate_hz or common_rate_hz([info.rate_hz for info in infos.values()])
-    on_session_clock = {
-        name: info.frame_time + trial.clock_offsets_s.get(name, 0.0) for name, info in infos.items()
-    }
-    time = common_timeline(on_session_clock, rate_hz)
     notices = notices_about(infos, rate_hz)
-    save_dataset(as_dataset(infos, time, rate_hz), out / "timeline.nc")
+    save_dataset(as_dataset(infos, rate_hz), out / "timeline.nc")
     return notices

@@ -18,6 +18,9 @@ from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "detect")
 
+RUNS_NETWORK = True
+"""Where workers of a batch have a GPU, this stage asks for one."""
+
 Views = dict[str, tuple[np.ndarray, np.ndarray]]
 """By camera: positions (frame, person, keypoint, 2), px, NaN where not found, and confidences
 (frame, person, keypoint), 0 there. Person 0 is the subject."""

@@ -1,7 +1,6 @@
 """Kinematics: scale an OpenSim model to the person, and find the joint angles that fit the markers."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +95,6 @@ def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
     """Scale the model and solve one trial's inverse kinematics."""
-    began = time.perf_counter()
     labelled = load_dataset(trial.folder("augment") / "markers.nc")
     markers = by_name(labelled.position, "marker")
     if trial.model:
@@ -107,11 +105,9 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         model, scaling, notices = _scaled_model(trial, generic, labelled, settings, out)
         name, note, setup = generic.name, generic.note, generic.folder / generic.ik_setup
     model.printToXML(str(out / "scaled_model.osim"))
-    solving = time.perf_counter()
     motion = solve_inverse_kinematics(model, setup, labelled.time.values, markers, progress)
     if motion.angles.empty:
         raise PipelineError("no sample of this trial has enough markers for inverse kinematics")
-    seconds = time.perf_counter() - solving
     rotational = rotational_coordinates(model)
     write_mot(out / "angles.mot", in_file_units(motion.angles, rotational))
     errors = _error_table(motion)
@@ -124,8 +120,6 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "marker_max_m": float(errors.marker_max_m.max()),
         "samples": len(labelled.time),
         "samples_solved": len(motion.angles),
-        "seconds": round(time.perf_counter() - began, 3),
-        "seconds_per_sample": round(seconds / len(motion.angles), 5),
     }
     text = json.dumps(summary, indent=2)
     (out / "kinematics.json").write_text(text, encoding="utf-8")

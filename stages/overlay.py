@@ -15,6 +15,10 @@ from stages.frames import read_frames
 SURE, UNSURE, SKELETON = (80, 220, 80), (60, 60, 230), (255, 200, 0)
 """BGR: keypoints from green (confidence 1) to red (0), the 3D skeleton light blue."""
 
+SAME_BYTES = "threads=1:mbtree=0"
+"""The same frames make the same file: more threads, as machines with more cores take, cut frames
+differently, and x264's macroblock tree gave other bytes in some runs."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -45,7 +49,7 @@ def write_overlay(
                 )
                 stream.height, stream.width = canvas.shape[:2]
                 stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "26", "preset": "veryfast"}
+                stream.options = {"crf": "28", "preset": "veryfast", "x264-params": SAME_BYTES}
             container.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="bgr24")))
         if stream is not None:
             container.mux(stream.encode())

@@ -1,5 +1,6 @@
 """Recordings to compare: angles and points of any program's files, and where their worlds are."""
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,18 @@ import yaml
 from jaxtyping import Float
 
 from calibration import Camera
+from calibration.readers import read_file
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset
 from stages.export import read_trc
 from stages.motion_files import in_file_units, read_mot
+
+ANGLE_FILES = ("09_kinematics/angles.mot", "angles.mot")
+POINT_FILES = {
+    "markers": ("08_export/markers.trc", "markers.trc"),
+    "keypoints": ("06_smooth/points.nc", "keypoints.trc"),
+}
+"""Where a folder of results, or of truth, keeps what can be compared."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ def read_angles(path: Path) -> pd.DataFrame:
             f"the header of {path} does not say whether its angles are in degrees or radians. Add the "
             "line inDegrees=yes or inDegrees=no above endheader."
         )
-    _check_times(angles.index.values, path)
+    _check(angles.index.values, list(angles), path)
     angles = angles[[name for name in angles if not name.endswith("_beta")]]
     radians = unit[1] == "no"
     return in_file_units(angles, set(filter(is_rotation, angles))) if radians else angles
@@ -113,12 +122,14 @@ def read_points(path: Path) -> Trajectories:
     else:
         array = load_dataset(path).position.transpose("time", "keypoint", "axis")
         time_s, position = array.time.values, array.values.astype(float)
-        names = map(str, array.keypoint.values)
-    _check_times(time_s, path)
+        names = list(map(str, array.keypoint.values))
+    _check(time_s, names, path)
     return Trajectories(time_s, tuple(names), position)
 
 
-def _check_times(time_s: Float[np.ndarray, "time"], path: Path) -> None:
+def _check(time_s: Float[np.ndarray, "time"], names: list[str], path: Path) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PipelineError(f"{path} has {listed(twice)} twice. Keep one of each name.")
     if not (np.diff(time_s) > 0).all():
         raise PipelineError(
             f"the times of {path} do not increase from row to row. Export it again."
@@ -147,6 +158,49 @@ def read_space(path: Path) -> Space:
     if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
         raise PipelineError(
             f"R_fromMocap_toVideo of {path} is no rotation (determinant {np.linalg.det(rotation):.3g}, "
-            "must be 1, rows at right angles and of length 1). Correct it, or use --space rigid."
+            "must be 1, rows at right angles and of length 1). Correct it, or have a rigid one fitted."
         )
     return Space(rotation, -rotation @ position, f"by {path.name}")
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a .mot file, a .trc file, or what a folder of results or truth has of both.
+
+    Raises PipelineError if there is nothing to compare.
+    """
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix == ".mot":
+        return Recording(str(path), read_angles(path), {})
+    if path.is_file() and suffix == ".trc":
+        return Recording(str(path), pd.DataFrame(), {"points": read_points(path)})
+    if not path.is_dir():
+        what = "is no .mot file, .trc file or folder" if path.exists() else "does not exist"
+        raise PipelineError(
+            f"{path} {what}. Give a trial's results folder, a folder with {ANGLE_FILES[-1]} or "
+            "markers.trc, or such a file."
+        )
+    angles = _first(path, ANGLE_FILES)
+    points = {kind: _first(path, names) for kind, names in POINT_FILES.items()}
+    points = {kind: read_points(file) for kind, file in points.items() if file}
+    if not angles and not points:
+        known = ", ".join(sum(POINT_FILES.values(), ANGLE_FILES))
+        raise PipelineError(f"{path} has none of {known}. Run the trial first, or give a file.")
+    cameras = path / "cameras.toml"
+    known = tuple(each.in_y_up_world() for each in read_file(cameras)) if cameras.exists() else ()
+    table = read_angles(angles) if angles else pd.DataFrame()
+    return Recording(str(path), table, points, known, model_of(path))
+
+
+def model_of(folder: Path) -> str:
+    """The OpenSim model of a folder of results, or of simulated truth; empty if it does not say."""
+    for name, part, key in (
+        ("09_kinematics/kinematics.json", "model", "name"),
+        ("simulation.json", "plan", "model"),
+    ):
+        if (folder / name).is_file():
+            return json.loads((folder / name).read_text(encoding="utf-8"))[part][key]
+    return ""
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -15,6 +15,7 @@ from models.augmenter import VIDEO_KEYPOINTS
 from models.vocabulary import vocabulary
 from pipeline.files import load_dataset
 from stages import ORDER
+from stages.comparison_report import Section, compared_section
 from stages.cycles import Spans, heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.figures import all_coordinates, knee_and_ankle, render_page, save_for_papers
 from stages.frames import image_sizes
@@ -22,9 +23,19 @@ from stages.motion_files import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
 from stages.quality import image_figures, model_figures, overall, range_of_motion
 from stages.series import by_name
+from stages.synchronization_figures import agreement_curves, clock_rows
 from stages.trial import Progress, Trial
 
-NEEDS = ("frames", "keypoints", "triangulate", "smooth", "augment", "kinematics")
+NEEDS = (
+    "frames",
+    "keypoints",
+    "synchronize",
+    "triangulate",
+    "smooth",
+    "augment",
+    "export",
+    "kinematics",
+)
 
 CITATIONS = (
     "OpenSim: Seth et al., PLoS Comput Biol 14(7), 2018",
@@ -44,6 +55,11 @@ class Settings(BaseModel):
     """Write a video per camera with keypoints and skeleton drawn on it."""
     overlay_height_px: int = Field(960, ge=120)
     """Overlay videos are scaled down to this height."""
+    compare: bool = False
+    """Compare with the trial's reference: motion capture, or a simulation's truth."""
+    max_lag_s: float = Field(1.0, gt=0)
+    """Largest lag to look for between result and reference. Periodic movements agree after every
+    period: it must be less than half of one to tell them apart."""
 
 
 def on_timeline(angles: pd.DataFrame, time_s: np.ndarray) -> pd.DataFrame:
@@ -127,12 +143,14 @@ def write_overlays(
     """Draw keypoints and skeleton over each camera's video; return the files' names."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc").isel(person=0)
+    synchronized = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     points = load_dataset(trial.folder("smooth") / "points.nc").position
     bones = vocabulary(keypoints.attrs["vocabulary"]).bones
     names = []
     for index, camera in enumerate(cameras):
         clock = timeline.frame_time.sel(camera=camera.name).dropna("frame").values
-        at = clock + trial.clock_offsets_s.get(camera.name, 0.0)
+        shift = synchronized.sel(camera=camera.name)
+        at = float(shift.clock_offset) + float(shift.clock_rate) * clock
         view = keypoints.sel(camera=camera.name).isel(frame=slice(len(clock)))
         drawing = Drawing(
             view.position.values,
@@ -192,12 +210,28 @@ def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
         "calibration": trial.calibration,
         "world_up": trial.world_up,
         "notices": notices,
-    }
+    } | ({"reference": _reference_of(trial)} if settings.compare else {})
+
+
+def _reference_of(trial: Trial) -> dict[str, object]:
+    return vars(trial.reference) if trial.reference else {}
+
+
+def _compared(trial: Trial, settings: Settings, out: Path) -> Section:
+    kind = "knee bends" if settings.repetitions == "none" else settings.repetitions
+    return compared_section(trial, kind, settings.max_lag_s, out)
+
+
+def _agreement_of(trial: Trial):
+    """The curves that led to the cameras' clocks; None if nothing was searched."""
+    path = trial.folder("synchronize") / "evidence.nc"
+    return agreement_curves(load_dataset(path)) if path.exists() else None
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Write one trial's report; return its verdict."""
+    """Write one trial's report; return its verdict, and what to know of a comparison."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    synchronized = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     markers = load_dataset(trial.folder("augment") / "markers.nc")
     points = load_dataset(trial.folder("triangulate") / "points.nc")
     smoothed = load_dataset(trial.folder("smooth") / "points.nc")
@@ -220,6 +254,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     if settings.overlay and trial.videos:
         overlays = write_overlays(trial, cameras, settings, out, progress)
     verdict, verdict_text = overall(figures)
+    comparison = _compared(trial, settings, out) if settings.compare else Section("", [])
     time_s = markers.time.values
     content = {
         "trial": trial.name, "activity": trial.activity, "cameras": trial.cameras,
@@ -227,6 +262,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "height_m": markers.attrs["height_m"], "height_source": markers.attrs["height_source"],
         "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
         "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
+        "clocks": clock_rows(synchronized), "agreement": _agreement_of(trial),
         "notices": notices_of(trial), "rom": _rom_rows(rom, units), "kinematics": kinematics,
         "constant": list(rom.index[rom["range"] == 0]),
         "knee_ankle": knee_and_ankle(angles, curves),
@@ -235,7 +271,8 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "markers_text": _markers_text(markers),
         "citation": markers.attrs["citation"], "overlays": overlays, "has_videos": bool(trial.videos),
         "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
+        "comparison": comparison.html,
     }  # fmt: skip
     html = render_page("report.html.j2", **content)
     (out / "report.html").write_text(html, encoding="utf-8")
-    return [verdict_text]
+    return [verdict_text, *comparison.notices]

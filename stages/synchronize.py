@@ -1,19 +1,28 @@
-"""Synchronize: keypoints of every camera, each on its own clock, onto one common timeline."""
+"""Synchronize: cameras' clocks from the movement, and keypoints onto one common timeline."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
+from calibration import read_cameras
+from models.clock_search import Search
+from models.clocks import Clocks
+from models.synchronization import Track
+from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
+from stages.clocks import Decision, decide, without_search
+from stages.frames import image_sizes
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "keypoints")
 
-MAX_LAG_S = 0.1
-"""Cameras that are taken to be synchronised are looked at for lags up to this."""
+MIN_CONFIDENCE = 0.3
+"""Keypoints that the pose model is less sure of do not tell the time."""
 
 
 class Settings(BaseModel):
@@ -21,6 +30,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: Literal["motion", "clocks"] = "motion"
+    """Find out when cameras started from what they saw, or trust their clocks (and the session's
+    `clock_offsets_s`) unseen, as those of cameras that are started together by a wire."""
+    max_offset_s: float = Field(10.0, gt=0, le=60)
+    """Cameras are started within so many seconds of each other."""
     max_gap_frames: float = Field(1.5, gt=0)
     """Two frames of a camera farther apart than this, in its own frame intervals, are not
     interpolated between: what happened there was not filmed."""
@@ -51,70 +65,90 @@ def resample(
     return np.where(between.reshape(share.shape), mixed, np.nan)
 
 
-def apparent_lag_s(
-    expected: Float[np.ndarray, "time keypoint 2"],
-    observed: Float[np.ndarray, "time keypoint 2"],
-    time_s: Float[np.ndarray, "time"],
-) -> tuple[float, float]:
-    """Seconds by which a camera's picture comes later than expected, and what that explains.
+def common_timeline(
+    clocks: dict[str, Float[np.ndarray, "frame"]], rate_hz: float
+) -> Float[np.ndarray, "time"]:
+    """Sample times, s, from when the last camera starts to when the first one stops.
 
-    `expected` is where the other cameras say that the keypoints are in its image, `observed` where
-    it shows them, px. The lag, in half samples, is the one with the smallest mean distance between
-    them, each counted at most three times the median; the second number is the share by which that
-    mean falls. A movement too slow to tell gives a share near 0.
+    `clocks` are the cameras' frame times on the session's clock.
+
+    Raises PipelineError if there is no such time.
     """
-    interval_s = float(np.median(np.diff(time_s)))
-    steps = int(MAX_LAG_S / interval_s)
-    lags = np.arange(-2 * steps, 2 * steps + 1) * interval_s / 2
-    shifted = (resample(expected, time_s, time_s - lag, 1.5 * interval_s) for lag in lags)
-    distance = np.stack([np.linalg.norm(each - observed, axis=-1) for each in shifted])
-    distance = distance[:, np.isfinite(distance).all(0)]  # (lag, sample): the same for all lags
-    if not distance.size:
-        return 0.0, 0.0
-    no_lag = distance[len(lags) // 2]
-    cost = np.minimum(distance, 3 * np.median(no_lag)).mean(1)
-    best = int(cost.argmin())
-    return float(lags[best]), float(1 - cost[best] / max(cost[len(lags) // 2], 1e-9))
+    start = max(clock[0] for clock in clocks.values())
+    end = min(clock[-1] for clock in clocks.values())
+    if end <= start:
+        spans = ", ".join(
+            f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items()
+        )
+        raise PipelineError(
+            f"the cameras' recordings do not overlap in time: {spans}. Check clock_offsets_s in "
+            "session.toml, and that these videos belong to one trial."
+        )
+    return start + np.arange(int((end - start) * rate_hz + 1e-3) + 1) / rate_hz
 
 
-def synchronize(
-    keypoints: xr.Dataset, timeline: xr.Dataset, offsets_s: dict[str, float], settings: Settings
+def own_clocks(timeline: xr.Dataset) -> dict[str, Float[np.ndarray, "frame"]]:
+    """Each camera's frame times on its own clock, s."""
+    return {
+        str(name): timeline.frame_time.sel(camera=name).dropna("frame").values
+        for name in timeline.camera.values
+    }
+
+
+def session_clocks(
+    own: dict[str, Float[np.ndarray, "frame"]], clocks: Clocks
+) -> dict[str, Float[np.ndarray, "frame"]]:
+    """Each camera's frame times on the session's clock, s."""
+    each = zip(own.items(), clocks.offset_s, clocks.rate, strict=True)
+    return {name: offset + rate * time for (name, time), offset, rate in each}
+
+
+def tracks_of(
+    trial: Trial, keypoints: xr.Dataset, timeline: xr.Dataset, own: dict[str, np.ndarray]
+) -> list[Track]:
+    """What each camera saw of the subject, through its lens, on its own clock."""
+    cameras, _ = read_cameras(trial.calibration, list(own), image_sizes(timeline))
+    tracks = []
+    for camera in cameras:
+        time_s = own[camera.name]
+        view = keypoints.isel(person=0, frame=slice(len(time_s))).sel(camera=camera.name)
+        sure = view.confidence.transpose("frame", "keypoint").values >= MIN_CONFIDENCE
+        pixels = view.position.transpose("frame", "keypoint", "axis").values
+        image = camera.undistort(np.where(sure[..., None], pixels, np.nan))
+        tracks.append(Track(time_s, image, camera.camera_from_world[:3]))
+    return tracks
+
+
+def on_timeline(
+    keypoints: xr.Dataset,
+    clocks: dict[str, Float[np.ndarray, "frame"]],
+    time: Float[np.ndarray, "time"],
+    max_gap_s: dict[str, float],
 ) -> xr.Dataset:
-    """Put the subject's keypoints onto the common timeline.
+    """Put the subject's keypoints onto a common timeline.
 
-    `offsets_s` is added to a camera's own clock to get the session's. Keypoints are interpolated,
-    never images. Confidence is interpolated likewise, and 0 where there is no position.
+    `clocks` are the cameras' frame times on it. Keypoints are interpolated, never images. Confidence is
+    interpolated likewise, and 0 where there is no position.
     """
     subject = keypoints.isel(person=0)
     positions, confidences = [], []
     for name in map(str, subject.camera.values):
-        frame_time = timeline.frame_time.sel(camera=name).values
-        recorded = np.isfinite(frame_time)
-        clock = frame_time[recorded] + offsets_s.get(name, 0.0)
-        max_gap_s = settings.max_gap_frames / float(timeline["rate_hz"].sel(camera=name))
-        view = subject.sel(camera=name)
-        position = view.position.transpose("frame", "keypoint", "axis").values[recorded]
-        confidence = view.confidence.transpose("frame", "keypoint").values[recorded]
-        time = timeline.time.values
-        positions.append(resample(position, clock, time, max_gap_s))
-        sampled = resample(confidence, clock, time, max_gap_s)
+        clock, gap_s = clocks[name], max_gap_s[name]
+        view = subject.sel(camera=name).isel(frame=slice(len(clock)))
+        position = view.position.transpose("frame", "keypoint", "axis").values
+        confidence = view.confidence.transpose("frame", "keypoint").values
+        positions.append(resample(position, clock, time, gap_s))
+        sampled = resample(confidence, clock, time, gap_s)
         confidences.append(np.where(np.isfinite(positions[-1]).all(-1), sampled, 0.0))
+    view = ("camera", "time", "keypoint")
     return xr.Dataset(
         {
-            "position": (
-                ("camera", "time", "keypoint", "axis"),
-                np.stack(positions),
-                {"units": "px"},
-            ),
-            "confidence": (
-                ("camera", "time", "keypoint"),
-                np.nan_to_num(np.stack(confidences)),
-                {"units": "1"},
-            ),
+            "position": ((*view, "axis"), np.stack(positions), {"units": "px"}),
+            "confidence": (view, np.nan_to_num(np.stack(confidences)), {"units": "1"}),
         },
         coords={
             "camera": subject.camera,
-            "time": timeline.time,
+            "time": ("time", time, {"units": "s"}),
             "keypoint": subject.keypoint,
             "axis": ["x", "y"],
         },
@@ -122,19 +156,49 @@ def synchronize(
     )
 
 
+def clock_variables(decision: Decision) -> dict[str, tuple]:
+    """The clocks that were decided on, as variables of a dataset."""
+    clocks = decision.clocks
+    return {
+        "clock_offset": ("camera", clocks.offset_s, {"units": "s"}),
+        "clock_rate": ("camera", clocks.rate, {"units": "1"}),
+        "clock_uncertainty": ("camera", clocks.error_s, {"units": "s"}),
+        "clock_source": ("camera", decision.source),
+    }
+
+
+def evidence(names: Sequence[str], search: Search, decision: Decision) -> xr.Dataset:
+    """Agreement of each camera with the others over its offset, for the report."""
+    curves = search.curves(search.in_steps(decision.clocks.offset_s))
+    return xr.Dataset(
+        {"agreement": (("camera", "offset"), curves, {"units": "1"})} | clock_variables(decision),
+        coords={"camera": list(names), "offset": ("offset", search.lags_s, {"units": "s"})},
+    )
+
+
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    return {"clock_offsets_s": trial.clock_offsets_s}
+    found = {"clock_offsets_s": trial.clock_offsets_s}
+    return found | ({"calibration": trial.calibration} if settings.method == "motion" else {})
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Resample the keypoints of one trial into `keypoints.nc`."""
+    """Find the clocks of one trial's cameras, and resample its keypoints into `keypoints.nc`."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
-    synchronized = synchronize(keypoints, timeline, trial.clock_offsets_s, settings)
-    save_dataset(synchronized, out / "keypoints.nc")
-    return [
-        f"camera {name}: its clock was shifted by {offset:+.4f} s, as the session says."
-        for name, offset in trial.clock_offsets_s.items()
-        if offset
-    ]
+    own = own_clocks(timeline)
+    names, given_s = list(own), trial.clock_offsets_s
+    if settings.method == "clocks" or set(given_s) >= set(names):
+        decision = without_search(names, given_s)
+    else:
+        tracks = tracks_of(trial, keypoints, timeline, own)
+        search = Search.of(tracks, settings.max_offset_s)
+        decision = decide(names, tracks, search, given_s)
+        save_dataset(evidence(names, search, decision), out / "evidence.nc")
+    clocks = session_clocks(own, decision.clocks)
+    rates_hz = dict(zip(names, timeline["rate_hz"].values, strict=True))
+    gaps_s = {name: settings.max_gap_frames / rate for name, rate in rates_hz.items()}
+    time = common_timeline(clocks, timeline.attrs["rate_hz"])
+    synchronized = on_timeline(keypoints, clocks, time, gaps_s)
+    save_dataset(synchronized.assign(clock_variables(decision)), out / "keypoints.nc")
+    return decision.notices

@@ -36,6 +36,9 @@ class Reference:
     """mocapToVideoTransform.yaml, if there is one."""
     model: str = ""
     """The OpenSim model that the angles are of, if known."""
+    aligned: bool = False
+    """Whether it is on the result's clock and in its world, as simulated truth is: then a lag or a
+    shift is an error, and none is taken out."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Trial:
     model: Path | None = None
     """An OpenSim model already scaled to the subject, brought by the session."""
     poses: dict[str, Path] = field(default_factory=dict)
-    """Folder of 2D keypoints (OpenPose JSON) by camera name, used instead of a pose model. Of the
-    same cameras as the videos, if there are both."""
+    """2D keypoints by camera name, used instead of a pose model: a folder with a JSON file a frame, or
+    one file (`stages/poses.py`). Of the same cameras as the videos, if there are both."""
     rate_hz: dict[str, float] = field(default_factory=dict)
     """Frames per second by camera name, for keypoints without videos."""
     keypoints: str | None = None

@@ -13,13 +13,9 @@ from models.geometric import Points, Tolerances, triangulate
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import image_sizes
-from stages.synchronize import MAX_LAG_S, apparent_lag_s
 from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("frames", "synchronize")
-
-TIMING_SAMPLES, TIMING_SHARE = 600, 0.08
-"""Synchronisation is looked at in so many samples, and doubted if a lag explains so much."""
 
 
 class Settings(Tolerances):
@@ -46,18 +42,13 @@ def triangulate_keypoints(
     Returns the points, and each view's reprojection error in pixels, NaN where a keypoint was not
     seen or the point is not trusted.
     """
-    image, extrinsics = _image_and_extrinsics(cameras, position)
+    views = zip(cameras, position, strict=True)
+    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
+    extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
     points = triangulate(image, confidence, extrinsics, interval_s, settings, progress)
     projected = np.stack([camera.project(points.position) for camera in cameras])
     error = np.linalg.norm(projected - position, axis=-1)
     return points, np.where(np.isfinite(points.ray_distance), error, np.nan)
-
-
-def _image_and_extrinsics(cameras, position):
-    """Undistorted image coordinates of each camera's pixels, and the cameras' extrinsics."""
-    views = zip(cameras, position, strict=True)
-    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
-    return image, np.stack([camera.camera_from_world[:3] for camera in cameras])
 
 
 def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
@@ -138,60 +129,9 @@ def checked_geometry(
     return problems + doubts
 
 
-def notice_about_timing(
-    cameras: Sequence[Camera],
-    position: Float[np.ndarray, "camera time keypoint 2"],
-    confidence: Float[np.ndarray, "camera time keypoint"],
-    time_s: Float[np.ndarray, "time"],
-    offsets_s: dict[str, float],
-    settings: Settings,
-) -> list[str]:
-    """Which camera seems late or early against all the others, by the middle of the trial.
-
-    Each camera is compared with what the others triangulate; two alone cannot tell. One that is off
-    makes the others look off too, so that only the one whose lag explains most is named.
-    """
-    if len(cameras) < 3:
-        return []
-    middle = len(time_s) // 2
-    shown = slice(max(middle - TIMING_SAMPLES // 2, 0), middle + TIMING_SAMPLES // 2)
-    position, confidence, time_s = position[:, shown], confidence[:, shown], time_s[shown]
-    interval_s = float(np.median(np.diff(time_s)))
-    image, extrinsics = _image_and_extrinsics(cameras, position)
-    lags, shares = [], []
-    for index, camera in enumerate(cameras):
-        rest = [other for other in range(len(cameras)) if other != index]
-        points = triangulate(image[rest], confidence[rest], extrinsics[rest], interval_s, settings)
-        sure = confidence[index, ..., None] >= settings.min_confidence
-        lag_s, share = apparent_lag_s(
-            camera.project(points.position), np.where(sure, position[index], np.nan), time_s
-        )
-        lags.append(lag_s)
-        shares.append(share)
-    worst = int(np.argmax(shares))
-    name, lag_s, share = cameras[worst].name, lags[worst], shares[worst]
-    if abs(lag_s) < interval_s or share < TIMING_SHARE:
-        return []
-    if abs(lag_s) > MAX_LAG_S - interval_s:
-        return [
-            f"the cameras seem out of step by {MAX_LAG_S:g} s or more (camera {name} stands out most, "
-            "but it may be another). Synchronise the videos, or set clock_offsets_s in session.toml."
-        ]
-    return [
-        f"camera {name} seems {'late' if lag_s > 0 else 'early'} by {abs(lag_s):.3f} s "
-        f"({abs(lag_s) / interval_s:.1f} samples): that would explain {share:.0%} of its disagreement "
-        "with the others. If its video is not synchronised, set clock_offsets_s = "
-        f"{{ {name} = {offsets_s.get(name, 0.0) - lag_s:.3f} }} in session.toml, and look again."
-    ]
-
-
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    return {
-        "calibration": trial.calibration,
-        "world_up": trial.world_up,
-        "clock_offsets_s": trial.clock_offsets_s,
-    }
+    return {"calibration": trial.calibration, "world_up": trial.world_up}
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
@@ -209,13 +149,5 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     labelled = as_dataset(points, error_px, keypoints)
     notices += notices_about(labelled, settings)
     notices += checked_geometry(cameras, labelled, settings)
-    notices += notice_about_timing(
-        cameras,
-        position,
-        confidence,
-        keypoints.time.values,
-        trial.clock_offsets_s,
-        settings,
-    )
     save_dataset(labelled, out / "points.nc")
     return notices

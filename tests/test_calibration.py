@@ -1,19 +1,21 @@
 import pickle
+import re
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import look_at
+from conftest import look_at, ring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import Camera, check_geometry, read_cameras
+from calibration import Camera, arrangement, check_geometry, read_cameras
 from calibration.aniposelib_toml import read_toml, write_toml
 from calibration.camera import Y_UP_FROM
 from calibration.opencap_pickle import load_arrays, read_opencap, write_opencap
 from calibration.qualisys import read_qualisys, write_qualisys
 from calibration.readers import _key, read_file
+from calibration.stated_quality import stated_quality
 from models.assets import asset_folder
 from pipeline.errors import PipelineError
 
@@ -99,6 +101,99 @@ def test_a_written_calibration_sees_the_same_points_when_read_back(format, tmp_p
         assert copy.image_size == (1080, 1920) and copy.world_up == up
         np.testing.assert_allclose(copy.distortion, camera.distortion, rtol=1e-6)
         np.testing.assert_allclose(copy.project(POINTS), by_opencv(camera, POINTS), atol=1e-6)
+
+
+def test_the_same_calibration_gives_the_same_numbers_whichever_file_it_is_in(tmp_path):
+    """To the last bit, since inverse kinematics makes much of little; readers differ in units and axes."""
+    found = {}
+    for name, (write, _, file, up) in WRITERS.items():
+        write([camera.in_world(up) for camera in rig()], tmp_path / file)
+        found[name], _ = read_cameras(tmp_path / file, ["cam1", "cam2", "cam3"])
+    for cameras in found.values():
+        for camera, same, true in zip(cameras, found["toml"], rig(), strict=True):
+            for part in ("intrinsics", "distortion", "camera_from_world"):
+                assert np.array_equal(getattr(camera, part), getattr(same, part)), part
+            np.testing.assert_allclose(camera.camera_from_world, true.camera_from_world, atol=1e-9)
+
+
+def test_a_calibration_may_be_a_file_by_camera(tmp_path):
+    write_opencap(rig("-y"), tmp_path / "Session0")
+    write_toml(rig("+z"), tmp_path / "calib.toml")
+    files = {
+        f"Cam{i}": tmp_path / "Session0" / f"cam{i}" / "cameraIntrinsicsExtrinsics.pickle"
+        for i in (1, 3)
+    }
+    cameras, notices = read_cameras(files, ["Cam3", "Cam1"])
+    assert [camera.name for camera in cameras] == ["Cam3", "Cam1"] and not notices
+    assert [camera.intrinsics[0, 0] for camera in cameras] == [1502, 1500]
+    # Of a file with several cameras, the one of the name.
+    mixed, _ = read_cameras(files | {"cam2": tmp_path / "calib.toml"}, ["Cam1", "cam2"])
+    assert mixed[1].intrinsics[0, 0] == 1501
+    with pytest.raises(PipelineError, match="no camera Cam2. It has Cam1, Cam3"):
+        read_cameras(files, ["Cam1", "Cam2"])
+    with pytest.raises(PipelineError, match="no camera of this trial has a calibration file"):
+        read_cameras({}, ["Cam1", "Cam2"])
+
+
+# How cameras stand to each other
+
+
+def test_angles_and_distances_between_cameras_are_those_they_were_placed_at():
+    cameras = ring_of(4)
+    assert arrangement.looked_at(cameras) == pytest.approx([0, 0.9, 0], abs=1e-9)
+    found = {(pair.first, pair.second): pair for pair in arrangement.pairs(cameras)}
+    assert len(found) == 6
+    across, beside = found["cam0", "cam2"], found["cam0", "cam1"]
+    assert across.distance_m == pytest.approx(8) and beside.distance_m == pytest.approx(4 * 2**0.5)
+    # From 0.6 m above what they look at, 4 m away.
+    assert across.angle_deg == pytest.approx(180 - 2 * np.degrees(np.arctan(0.6 / 4)))
+    assert arrangement.doubts(cameras) == []
+
+
+def ring_of(count, height_m=1.5):
+    extrinsics = [np.vstack([each, [0, 0, 0, 1]]) for each in ring(count, height_m=height_m)]
+    first = rig()[0]
+    return [
+        replace(first, name=f"cam{i}", camera_from_world=each) for i, each in enumerate(extrinsics)
+    ]
+
+
+def turned(camera, degrees, axis):
+    """The camera turned about one of its own axes."""
+    matrix = cv2.Rodrigues(np.radians(degrees) * np.eye(3)[axis])[0]
+    extrinsics = camera.camera_from_world.copy()
+    extrinsics[:3] = matrix @ extrinsics[:3]
+    return replace(camera, camera_from_world=extrinsics)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda cameras: [turned(cameras[0], 90, 2), *cameras[1:]], "cam0 is turned by -?90°"),
+        (lambda cameras: [turned(cameras[0], 180, 2), *cameras[1:]], "cam0 is turned by -?180°"),
+        (lambda cameras: [turned(cameras[0], 75, 0), *cameras[1:]], "cam0 looks (up|down) steeply"),
+        (lambda cameras: [turned(cameras[0], 180, 1), *cameras[1:]], "cam0 looks away"),
+        (lambda cameras: [cameras[0], replace(cameras[0], name="twin"), cameras[1]], "same place"),
+        (lambda _: ring_of(60)[:2], "all cameras look along nearly the same line"),
+        (lambda _: ring_of(2, height_m=0.9), "all cameras look along nearly the same line"),
+    ],
+)
+def test_doubtful_arrangements_are_told(change, message):
+    cameras = change(ring_of(4))
+    assert re.search(message, " ".join(arrangement.doubts(cameras)))
+
+
+def test_a_files_own_word_about_its_quality_is_passed_on(tmp_path):
+    real = asset_folder("demo-single-person") / "Calib.qca.txt"
+    assert "cam01 0.40" in stated_quality(real)
+    write_toml(rig("+z"), tmp_path / "calib.toml")
+    assert stated_quality(tmp_path / "calib.toml") == "not stated"
+    text = (tmp_path / "calib.toml").read_text().replace("[metadata]", "[metadata]\nerror = 0.412")
+    (tmp_path / "calib.toml").write_text(text)
+    assert "0.412" in stated_quality(tmp_path / "calib.toml")
+    write_qualisys(rig("+z"), tmp_path / "calib.qca.txt")  # with residuals of 0: it does not know
+    for calibration in (tmp_path / "calib.qca.txt", tmp_path, {"cam1": tmp_path / "calib.toml"}):
+        assert stated_quality(calibration) == "not stated"
 
 
 def test_the_real_qualisys_file_looks_at_the_capture_volume():

@@ -15,7 +15,6 @@ from calibration import Camera
 from calibration.aniposelib_toml import write_toml
 from pipeline.cli import app
 from pipeline.errors import PipelineError
-from pipeline.evaluate import read_recording
 from pipeline.evaluation_files import averages
 from pipeline.files import save_dataset
 from stages.align import resample
@@ -23,7 +22,14 @@ from stages.compare import compare_angles, compare_points
 from stages.comparison import compare
 from stages.export import write_trc
 from stages.motion_files import write_mot
-from stages.recordings import IDENTITY, Recording, Trajectories, read_angles, read_space
+from stages.recordings import (
+    IDENTITY,
+    Recording,
+    Trajectories,
+    read_angles,
+    read_recording,
+    read_space,
+)
 
 NAMES = [
     "pelvis_rotation",
@@ -431,7 +437,7 @@ def test_a_trials_markers_and_keypoints_are_found(tmp_path):
     assert found.angles.shape == (480, len(NAMES))
     outcome = evaluate(folder / "results" / "squats1", folder / "truth" / "squats1")
     assert "markers (5, 100% known): MPJPE 10.0 mm" in outcome.output
-    assert re.search(r"lag [+-][01]\.\d ms \(found from the points' speeds", outcome.output)
+    assert re.search(r"lag [+-][01]\.\d ms \(.* over 5 points' speeds", outcome.output)
     assert re.search(r"keypoints \(5, 100% known\): MPJPE 0\.\d mm", outcome.output)
     assert "reprojection" in outcome.output
 
@@ -504,6 +510,22 @@ def test_a_coordinate_that_errs_in_size_is_no_lag():
     assert compared.alignment.lag_s == 0 and "none that stands out" in str(compared.alignment)
 
 
+def test_points_that_hardly_move_have_no_say_in_the_lag():
+    """Feet on the floor, many of them, that noise moves with a lag of its own."""
+    random = np.random.default_rng(0)
+    sway, late = (np.sin(2 * np.pi * (0.3 + 0.05 * t) * t) for t in (AT_60, AT_60 - 0.04))
+    hum = [0.004 * np.sin(2 * np.pi * 1.7 * (AT_60 - lag)) for lag in (0, 0.2)]
+    sides = []
+    for body, feet in ((late, hum[1]), (sway, hum[0])):
+        position = np.zeros((len(AT_60), 30, 3))
+        position[:, :5, 0], position[:, 5:, 0] = 0.3 * body[:, None], feet[:, None]
+        position += random.normal(0, 0.001, position.shape)
+        names = tuple(map(str, range(30)))
+        points = {"markers": Trajectories(AT_60, names, position)}
+        sides.append(Recording("", pd.DataFrame(), points))
+    assert compare(*sides, None).alignment.lag_s == pytest.approx(0.04, abs=2e-3)
+
+
 def test_noise_does_not_hide_the_lag_of_points():
     time_s, random = np.arange(0, 6, 1 / 60), np.random.default_rng(0)
 
@@ -527,6 +549,15 @@ def test_a_session_that_was_not_run_keeps_no_other_from_its_averages(tmp_path):
     outcome = evaluate(tmp_path / "anna", tmp_path / "unrun", "--out", tmp_path / "out")
     assert "it has no results" in outcome.stderr + outcome.output
     assert (tmp_path / "out" / "averages.csv").exists()
+
+
+def test_names_that_are_there_twice_and_files_without_a_frame_are_refused(tmp_path, files):
+    twice = pd.concat([squats(AT_60), squats(AT_60)[["knee_angle_r"]]], axis=1)
+    write_mot(tmp_path / "twice.mot", twice)
+    assert "knee_angle_r twice" in failure_of(tmp_path / "twice.mot", files[1])
+    points = write_points(tmp_path / "a.trc", AT_60, walker(AT_60))
+    (tmp_path / "none.trc").write_text("\n".join(points.read_text().splitlines()[:6]) + "\n")
+    assert "cut short: 0 of 480" in failure_of(points, tmp_path / "none.trc")
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path, files):

@@ -10,7 +10,6 @@ from stages.frames import (
     Settings,
     VideoInfo,
     common_rate_hz,
-    common_timeline,
     dump_frames,
     notices_about,
     probe,
@@ -123,19 +122,8 @@ def test_memory_does_not_grow_with_length(tmp_path):
     assert peak < 20 * 320 * 240 * 3
 
 
-def test_the_timeline_covers_what_all_cameras_filmed():
-    clocks = {"a": regular(61), "b": regular(31, 30.0) + 0.25}
-    time = common_timeline(clocks, 60.0)
-    assert time[0] == 0.25 and time[-1] <= 1.0 < time[-1] + 1 / 60
-    np.testing.assert_allclose(np.diff(time), 1 / 60)
-    with pytest.raises(PipelineError, match="do not overlap"):
-        common_timeline({"a": regular(10), "b": regular(10) + 5}, 60.0)
-
-
-def trial(tmp_path, videos, offsets=None):
-    return Trial(
-        "t", "t", videos, tmp_path / "c.toml", tmp_path / "r", clock_offsets_s=offsets or {}
-    )
+def trial(tmp_path, videos):
+    return Trial("t", "t", videos, tmp_path / "c.toml", tmp_path / "r")
 
 
 def test_a_trial_of_unequal_cameras(tmp_path):
@@ -144,10 +132,9 @@ def test_a_trial_of_unequal_cameras(tmp_path):
         "cam2": write_video(tmp_path / "cam2.mp4", regular(20, 30.0), size=(64, 128), rate=30),
         "cam3": write_video(tmp_path / "cam3.mp4", regular(40)),
     }
-    notices = run(trial(tmp_path, videos, {"cam1": 0.05}), Settings(), tmp_path, no_progress)
+    notices = run(trial(tmp_path, videos), Settings(), tmp_path, no_progress)
     timeline = load_dataset(tmp_path / "timeline.nc")
     assert timeline.attrs["rate_hz"] == pytest.approx(60, rel=1e-4)
-    assert timeline.time[0] == 0.05
     assert timeline.sizes["frame"] == 40
     assert int(np.isfinite(timeline.frame_time.sel(camera="cam2")).sum()) == 20
     assert int(timeline.height.sel(camera="cam2")) == 128

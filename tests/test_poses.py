@@ -4,6 +4,8 @@ import time
 import numpy as np
 import pytest
 from conftest import ring
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_frames import regular, write_video
 
 from calibration.aniposelib_toml import write_toml
@@ -17,7 +19,7 @@ from pipeline.runner import run_trial
 from pipeline.session import open_session
 from stages.augment import video_keypoints
 from stages.keypoints import vocabulary_of
-from stages.poses import boxes_around, clocks, frame_files, read_people
+from stages.poses import boxes_around, clocks, frame_files, read_people, read_source
 from stages.trial import Trial, no_progress
 
 RATE_HZ, FRAMES, FIRST = 60.0, 30, 1
@@ -170,7 +172,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path):
     with pytest.raises(PipelineError, match="5 in .*, 4 in a_000000000009_keypoints.json"):
         read(tmp_path / "a")
     write_frame(tmp_path / "b", 1, [])
-    with pytest.raises(PipelineError, match="nobody is in any of the 1 files"):
+    with pytest.raises(PipelineError, match="nobody is in any of the 1 frames"):
         read(tmp_path / "b")
     (tmp_path / "c").mkdir()
     with pytest.raises(PipelineError, match="no JSON files in .*c: expected one a frame"):
@@ -266,10 +268,10 @@ def test_rates_and_names_may_be_given_by_trial_and_cameras_chosen(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[trials.sway1]\nrate_hz = {cam9 = 60}", "names camera cam9.*has cam1, cam2"),
-        ("[trials.sway1]\ncameras = ['cam9']", "names camera cam9.*pose/sway1 has cam1, cam2"),
+        ("[trials.sway1]\nrate_hz = {cam9 = 60}", "names camera cam9.*keypoints of cam1, cam2"),
+        ("[trials.sway1]\ncameras = ['cam9']", "names camera cam9.*keypoints of cam1, cam2"),
         ("[trials.sway1]\nrate_hz = -1", "trials.sway1.rate_hz.*greater than 0"),
-        ("[trials.walk1]\nrate_hz = 60", "videos/ and pose/ have sway1"),
+        ("[trials.walk1]\nrate_hz = 60", "the session has sway1"),
     ],
 )
 def test_mistakes_about_pose_in_session_toml_are_named(tmp_path, text, message):
@@ -395,3 +397,227 @@ def test_keypoints_outside_the_image_are_told(tmp_path):
     outcomes = run_to(folder)[1]
     notices = [notice for outcome in outcomes for notice in outcome.notices]
     assert any("lie outside its image of 500x900 px" in notice for notice in notices)
+
+
+COCO, WHOLE = vocabulary("coco-17").keypoints, 136
+OPEN_ORDER = [0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3]
+"""Of COCO's keypoints and the neck after them, as AlphaPose's --format open and cmu put them."""
+
+
+def with_neck(each):
+    """AlphaPose's 18 keypoints of COCO's 17."""
+    return np.vstack([each, (each[5] + each[6]) / 2])[OPEN_ORDER]
+
+
+def mmpose(people):
+    return [
+        {
+            "keypoints": each[:, :2].tolist(),
+            "keypoint_scores": each[:, 2].tolist(),
+            "bbox": [[0.0, 0.0, 9.0, 9.0]],
+            "bbox_score": 0.9,
+        }
+        for each in people
+    ]
+
+
+def alphapose(frames, image="{}.jpg"):
+    return [
+        {"image_id": image.format(number), "category_id": 1, "keypoints": each.ravel().tolist(),
+         "score": 2.5, "box": [0.0, 0.0, 9.0, 9.0], "idx": [0.0]}
+        for number, people in frames.items() for each in people
+    ]  # fmt: skip
+
+
+def alphapose_open(frames, people_key, points_key):
+    return {
+        f"{number}.jpg": {
+            "version": "AlphaPose v0.3",
+            people_key: [{points_key: with_neck(each).ravel().tolist()} for each in people],
+        }
+        for number, people in frames.items()
+        if people
+    }
+
+
+def mmpose_demo(frames, **meta):
+    listed = [{"frame_id": n + 1, "instances": mmpose(each)} for n, each in frames.items()]
+    return {"meta_info": meta, "instance_info": listed}
+
+
+def mmpose_inferencer(frames):
+    return [{"frame_id": n, "instances": mmpose(each)} for n, each in frames.items()]
+
+
+def saved(path, content):
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@st.composite
+def filmed(draw):
+    """Persons, of COCO's keypoints, by consecutive frames; somebody in the first and the last."""
+    first, count = draw(st.integers(0, 40)), draw(st.integers(2, 7))
+    inner = st.integers(0, 3)
+    sizes = [
+        draw(st.integers(1, 3)),
+        *(draw(inner) for _ in range(count - 2)),
+        draw(st.integers(1, 3)),
+    ]
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    low, high = [-50, -50, -0.2], [4000, 2000, 1.6]
+    return {
+        first + index: [random.uniform(low, high, (17, 3)) for _ in range(size)]
+        for index, size in enumerate(sizes)
+    }
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames=filmed())
+def test_the_same_keypoints_are_the_same_arrays_whatever_program_wrote_them(
+    tmp_path_factory, frames
+):
+    folder = tmp_path_factory.mktemp("pose")
+    for number, people in frames.items():
+        write_frame(folder / "openpose_json", number, people)
+        (folder / "images").mkdir(exist_ok=True)
+        saved(folder / "images" / f"cam1_{number:06d}.json", mmpose(people))
+    sources = [folder / "openpose_json", folder / "images"]
+    written = {
+        "alphapose": alphapose(frames),
+        "alphapose_named": alphapose(frames, "cam2_{:06d}.png"),
+        "alphapose_open": alphapose_open(frames, "people", "pose_keypoints_2d"),
+        "alphapose_cmu": alphapose_open(frames, "bodies", "joints"),
+        "mmpose_demo": mmpose_demo(frames, dataset_name="coco"),
+        "mmpose_inferencer": mmpose_inferencer(frames),
+    }
+    sources += [saved(folder / f"{name}.json", content) for name, content in written.items()]
+    expected_numbers, expected = read_source(sources[0])
+    assert expected_numbers == list(frames) and expected.shape[2:] == (17, 3)
+    for source in sources[1:]:
+        numbers, poses = read_source(source)
+        assert numbers == expected_numbers, source
+        np.testing.assert_array_equal(poses, expected, err_msg=str(source))
+
+
+def test_alphaposes_numbers_may_be_bare_and_its_whole_body_begins_with_halpe_26(tmp_path):
+    whole = np.arange(WHOLE * 3.0).reshape(WHOLE, 3) + 0.5
+    listed = [
+        {"image_id": n, "category_id": 1, "keypoints": whole.ravel().tolist()} for n in (7, 8)
+    ]
+    numbers, poses = read_source(saved(tmp_path / "cam1.json", listed))
+    assert numbers == [7, 8] and poses.shape == (2, 1, 26, 3)
+    np.testing.assert_array_equal(poses[1, 0, :, :2], whole[:26, :2])
+    assert (poses[..., 2] <= 1).all()
+
+
+def test_frames_between_the_first_and_the_last_that_a_video_file_lists_were_filmed(tmp_path):
+    one = np.full((17, 3), 0.5) + np.arange(3)
+    path = saved(tmp_path / "cam1.json", alphapose({9: [one], 3: [one], 4: [one, one]}))
+    numbers, poses = read_source(path)
+    assert numbers == [3, 4, 5, 6, 7, 8, 9]
+    np.testing.assert_array_equal((poses[..., 2] > 0).any(-1).sum(-1), [1, 2, 0, 0, 0, 0, 1])
+    times = clocks(Trial("t", "t", {}, path, path, poses={"cam1": path}, rate_hz={"cam1": 30.0}))
+    np.testing.assert_allclose(times["cam1"], np.arange(7) / 30)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ([], "lists nobody, or has no known format"),
+        ({}, "lists nobody, or has no known format"),
+        ({"annotations": []}, "Known are AlphaPose JSON: .*MMPose JSON of its demo"),
+        ({"people": []}, "of one frame: put such files into cam1_json/"),
+        (mmpose([np.ones((17, 3))]), "of one frame: put such files into cam1_json/"),
+        ({"instance_info": []}, "lists no frames"),
+        (mmpose_inferencer({0: [], 1: []}), "nobody is in any of the 2 frames"),
+        (mmpose_inferencer({0: [np.ones((17, 3))], 1: [np.ones((26, 3))]}),
+         "17 in frame 0, 26 in frame 1"),
+        (mmpose_inferencer({0: []}) * 2, "no MMPose JSON of its inferencer.*frame_id 0 is there twice"),
+        (mmpose_demo({-1: []}), "must count from 1"),
+        (mmpose_demo({0: [np.ones((17, 3))]}, dataset_name="h36m"), "keypoints are those of h36m"),
+        ({"instance_info": mmpose([np.ones((17, 3))])}, "no MMPose JSON of its demo.*frame_id"),
+        (mmpose_inferencer({0: [np.ones((17, 3))]})[:1] + [{"frame_id": 1}], "instances"),
+        ([{"frame_id": 0, "instances": [{"keypoints": [[1, 2, 3]], "keypoint_scores": [1]}]}],
+         "keypoints are not x, y"),
+        (alphapose({1: [np.ones((17, 3))]}, "front.jpg"), "front.jpg has no frame number"),
+        (alphapose({1: [np.ones((17, 3))]}) + alphapose({1: [np.ones((17, 3))]}, "b_{}.jpg"),
+         "1.jpg and b_1.jpg are both of frame 1"),
+        (alphapose({1: [np.ones((17, 3))], 391895: [np.ones((17, 3))]}), "no numbers of a video's"),
+        ([{"image_id": "1.jpg", "keypoints": [1, 2]}], "no AlphaPose JSON, or damaged"),
+        ([{"image_id": "1.jpg", "keypoints": [10**400] * 3}], "no AlphaPose JSON, or damaged"),
+        (mmpose_inferencer({0: [], 10**400: []}), "lists 2 frames between number 0 and"),
+        ([{"frame_id": float("inf"), "instances": []}], "no MMPose JSON of its inferencer"),
+        ({"1.jpg": {"people": [{"pose_keypoints_2d": np.arange(54).tolist()}]}},
+         "necks are not between the shoulders.*without --format"),
+        ({"1.jpg": {"people": [{"pose_keypoints_2d": np.arange(75).tolist()}]}},
+         "AlphaPose JSON .--format open or cmu."),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_what_it_should_be_is_told_in_one_line(tmp_path, content, message):
+    path = saved(tmp_path / "cam1.json", content)
+    with pytest.raises(PipelineError, match=message) as caught:
+        read_source(path)
+    assert "cam1.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['[{"image_id": "1.jpg", "keypoi', "[" * 100_000])
+def test_a_video_file_cut_short_or_nested_without_end_is_named(tmp_path, text):
+    (tmp_path / "cam1.json").write_text(text)
+    with pytest.raises(PipelineError, match="cam1.json is no JSON, or damaged"):
+        read_source(tmp_path / "cam1.json")
+
+
+def test_an_empty_list_among_openpose_files_is_a_broken_file(tmp_path):
+    write_person(tmp_path)
+    saved(tmp_path / "cam_000009.json", [])
+    with pytest.raises(PipelineError, match="cam_000009.json is no OpenPose JSON"):
+        read(tmp_path)
+
+
+def test_mmposes_images_with_nobody_are_empty_lists(tmp_path):
+    one = np.full((17, 3), 0.5) + np.arange(3)
+    for number, people in enumerate(([], [one], [])):
+        saved(tmp_path / f"cam1_{number}.json", mmpose(people))
+    numbers, poses = read_source(tmp_path)
+    assert numbers == [0, 1, 2]
+    np.testing.assert_array_equal((poses[..., 2] > 0).any((1, 2)), [False, True, False])
+
+
+def test_a_camera_has_a_folder_or_a_file_and_not_both(tmp_path):
+    folder = session_folder(tmp_path, ("cam1",))
+    saved(folder / "pose" / "sway1" / "cam2.json", [])
+    (folder / "pose" / "sway1" / "._cam2.json").touch()
+    (trial,) = open_session(folder).trials()
+    assert trial.cameras == ["cam1", "cam2"] and trial.poses["cam2"].name == "cam2.json"
+    saved(folder / "pose" / "sway1" / "cam1.json", [])
+    with pytest.raises(PipelineError, match="keypoints of cam1 twice"):
+        open_session(folder).trials()
+
+
+def test_a_file_of_each_program_goes_through_the_stages_as_folders_do(tmp_path):
+    """The same session, but that cam1 has AlphaPose's file and cam2 MMPose's; nobody is dropped."""
+    folder, truth = brought_session(tmp_path)
+    pose = folder / "pose" / "sway1"
+    for camera, write in (("cam1", alphapose), ("cam2", mmpose_demo)):
+        files = frame_files(pose / f"{camera}_json")
+        people = {
+            number: [
+                np.reshape(each["pose_keypoints_2d"], (-1, 3))
+                for each in json.loads(path.read_text())["people"]
+            ]
+            for number, path in files.items()
+        }
+        saved(pose / f"{camera}.json", write(people))
+        for path in files.values():
+            path.unlink()
+        (pose / f"{camera}_json").rmdir()
+    trial, _ = run_to(folder)
+    points = load_dataset(trial.folder("triangulate") / "points.nc")
+    position = points.position.transpose("time", "keypoint", "axis").values
+    np.testing.assert_allclose(position, truth, atol=1e-4)
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
+    known = keypoints.confidence.isel(person=0).sel(camera="cam1").values.any(-1)
+    assert set(np.flatnonzero(~known)) == DROPPED  # filmed, as far as the file tells, with nobody
+    saved(pose / "cam1.json", json.loads((pose / "cam1.json").read_text())[:-1])
+    assert not {outcome.stage: outcome.skipped for outcome in run_to(folder)[1]}["frames"]

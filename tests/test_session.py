@@ -31,6 +31,14 @@ def write(folder, text):
         ("balancing", "balancing"),
         ("walk-3", "walk"),
         ("42", "42"),
+        ("STSweakLegs1", "STSweakLegs"),
+        ("squats_1_sync", "squats"),
+        ("squats1_2", "squats"),
+        ("P01_squats1", "P01_squats"),  # not "P", which would be that of all trials
+        ("squats1_Session0", "squats"),
+        ("squats1_Cam1-Cam3", "squats"),  # results of some cameras
+        ("S00_P00_T01_Balancing", "S00_P00_T01_Balancing"),
+        ("Kniebeuge-überkopf2", "Kniebeuge-überkopf"),
     ],
 )
 def test_an_activity_is_a_trial_name_without_its_number(trial, activity):
@@ -67,6 +75,7 @@ def test_session_toml_sets_subject_activity_cameras_and_clocks(folder):
     [
         ("[subject]\nheight_m = 170", "less than 2.6"),
         ("[subject]\nweight = 70", "subject.weight is unknown"),
+        ("[subject]\nheight_m = true", "height_m.* should be a number, got True"),
         ("[trials.jumps1]\nactivity='x'", "speaks of trials jumps1"),
         ("[trials.squats1]\ncameras=['cam9']", "names camera cam9"),
         ("calibration = 'nowhere.toml'", "nowhere.toml, which is not there"),
@@ -97,6 +106,12 @@ def test_hidden_files_and_folders_without_videos_are_passed_over_and_doubles_ref
 def test_what_a_session_lacks_is_named(folder, tmp_path):
     with pytest.raises(PipelineError, match="no activity 'jumps'.*squats1 .activity squats"):
         open_session(folder).select(activity="jumps")
+    with pytest.raises(PipelineError, match="no trial 'static1' of activity 'squats'"):
+        open_session(folder).select(activity="squats", trial="static1")
+    (folder / "dataset" / "subject2").mkdir(parents=True)
+    (folder / "dataset" / "subject2" / "session.toml").touch()
+    with pytest.raises(PipelineError, match="is no session, but holds some: .*subject2. Name one"):
+        open_session(folder / "dataset").select()
     with pytest.raises(PipelineError, match="no session folder"):
         open_session(folder / "nowhere")
     (folder / "calibration" / "Other.toml").touch()

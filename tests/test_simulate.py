@@ -12,6 +12,8 @@ import numpy as np
 import opensim
 import pytest
 import yaml
+from scipy.interpolate import CubicSpline
+from scipy.optimize import least_squares
 from typer.testing import CliRunner
 
 from calibration import read_cameras
@@ -171,6 +173,36 @@ def test_a_single_source_of_errors_leaves_the_rest_of_the_files_alone(session, t
     assert {Path(n).name for n in changed if n.startswith("truth")} == {"simulation.json"}
 
 
+def test_cameras_that_start_apart_see_the_truth_at_the_clocks_it_tells(tmp_path):
+    """Projected by OpenCV; offset and rate are fitted to all frames."""
+    apart = ("--start-spread", "1", "--drift", "500", "--duration", "11")
+    folder = make(tmp_path / "s", *apart, "--rate", "10", "--noise", "0", "--no-static")
+    told_s = json.loads((folder / "truth/squats1/simulation.json").read_text())["clock_offsets_s"]
+    time_s, truth = true_points(folder, "squats1", "keypoints")
+    body = CubicSpline(time_s, np.stack([truth[n] for n in vocabulary("halpe-26").keypoints], 1))
+    rates = []
+    for camera in read_cameras(folder / "truth/squats1/cameras.toml", list(told_s))[0]:
+        files = frame_files(open_session(folder).trials()[0].poses[camera.name])
+        seen = np.array(
+            [json.loads(f.read_text())["people"][0]["pose_keypoints_2d"] for f in files.values()]
+        ).reshape(len(files), -1, 3)[..., :2]
+        own_s = np.array(list(files)) / 10
+
+        def misses_px(clock, camera=camera, own_s=own_s, seen=seen):
+            turn, shift = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
+            points = body(clock[0] + clock[1] * own_s).reshape(-1, 3)
+            lens = (camera.intrinsics, camera.distortion)
+            pixels, _ = cv2.projectPoints(points, cv2.Rodrigues(turn)[0], shift, *lens)
+            return pixels.ravel() - seen.ravel()
+
+        fit = least_squares(misses_px, [told_s[camera.name], 1.0], x_scale=[0.01, 1e-4])
+        assert np.abs(fit.fun).max() < 0.1
+        assert fit.x[0] == pytest.approx(told_s[camera.name], abs=1e-4)
+        rates.append(fit.x[1] - 1)
+    assert 0.01 < abs(told_s["cam1"] - told_s["cam2"]) <= 1
+    assert 1e-5 < max(np.abs(rates)) <= 501e-6 and abs(rates[0] - rates[1]) > 1e-5
+
+
 def test_the_opencap_layout_has_opencaps_paths(opencap):
     about = yaml.safe_load((opencap / "sessionMetadata.yaml").read_text())
     assert 1.5 < about["height_m"] < 1.9 and about["sex"] in "fm" and about["mass_kg"] > 40
@@ -178,10 +210,49 @@ def test_the_opencap_layout_has_opencaps_paths(opencap):
     wanted = {
         "mocapToVideoTransform.yaml", "MarkerData/Mocap/squats1.trc", "OpenSimData/Mocap/IK/squats1.mot",
         "OpenSimData/Mocap/Model/pose2sim_scaled.osim",
-        *(f"VideoData/Session0/cam{i}/cameraIntrinsicsExtrinsics.pickle" for i in (1, 2)),
-        *(f"VideoData/Session0/cam{i}/squats1/squats1.avi" for i in (1, 2)),
+        *(f"VideoData/Session0/Cam{i}/cameraIntrinsicsExtrinsics.pickle" for i in (0, 1)),
+        *(f"VideoData/Session0/Cam{i}/squats1/squats1.avi" for i in (0, 1)),
+        *(f"pose/squats1/Cam{i}_json/Cam{i}_000010.json" for i in (0, 1)),
     }  # fmt: skip
     assert wanted <= set(hashes(opencap))
+    # Motion capture is in mm, at 100 Hz, whatever the videos are.
+    lines = (opencap / "MarkerData" / "Mocap" / "squats1.trc").read_text().splitlines()
+    header = dict(zip(lines[1].split("\t"), lines[2].split("\t"), strict=True))
+    assert (float(header["DataRate"]), header["Units"]) == (100, "mm")
+
+
+def test_opencaps_names_of_movements_and_visits(tmp_path):
+    motions = [f"--motion={each}" for each in ("sit-to-stand", "gait", "dropjump")]
+    options = ("--layout", "opencap", "--rate", "5", "--duration", "0.6", *motions)
+    folder = make(tmp_path / "s", *options)
+    videos = {"/".join(path.parts[-4:-1]) for path in folder.rglob("*.avi")}
+    assert videos == {
+        f"Session{visit}/Cam{camera}/{trial}"
+        for visit, trial in ((0, "static1"), (0, "STS1"), (0, "DJ1"), (1, "walking1"))
+        for camera in (0, 1)
+    }
+    assert len(list((folder / "VideoData").rglob("*.pickle"))) == 4
+    assert {path.stem for path in (folder / "MarkerData" / "Mocap").iterdir()} == {
+        "static1", "STS1", "DJ1", "walking1",
+    }  # fmt: skip
+    walking = open_session(folder).select(activity="walking")[0]
+    assert walking.scaling_trial.name == "static1" and walking.cameras == ["Cam0", "Cam1"]
+    for name in ("STS", "DJ", "walking"):
+        ours = {"STS": "sit-to-stand", "DJ": "dropjump", "walking": "gait"}[name]
+        assert configure(name, {}) == configure(ours, {})
+
+
+def test_a_motion_added_does_not_change_the_others():
+    values = {"cameras": 2, "model": "pose2sim", "duration_s": 0.6, "rates_hz": (10.0,)}
+    alone = simulate(plan_from(values | {"motion": "squats"}, 1, []))
+    more = simulate(plan_from(values | {"motion": ("squats", "gait", "squats")}, 1, []))
+    assert [trial.name for trial in more.trials] == ["static1", "squats1", "gait1", "squats2"]
+    for one, same in zip(alone.trials, more.trials[:2], strict=True):
+        assert one.scene.angles.equals(same.scene.angles)
+        for camera, view in one.views.items():
+            assert np.array_equal(view.position, same.views[camera].position, equal_nan=True)
+    squats, again = (more.trials[index].scene.angles for index in (1, 3))
+    assert not np.allclose(squats.iloc[:50], again.iloc[:50])
 
 
 def test_opencaps_mocap_markers_and_angles_map_back_to_the_cameras_world(opencap):
@@ -205,8 +276,8 @@ def test_opencaps_mocap_markers_and_angles_map_back_to_the_cameras_world(opencap
     pelvis = ["pelvis_tx", "pelvis_ty", "pelvis_tz"]
     assert (angles[pelvis] - origin).to_numpy() == pytest.approx(true[pelvis].to_numpy(), abs=1e-6)
     assert angles.drop(columns=pelvis).equals(true.drop(columns=pelvis))
-    cameras, _ = read_cameras(opencap / "VideoData" / "Session0", ["cam1", "cam2"])
-    expected, _ = read_cameras(opencap / "truth" / "squats1" / "cameras.toml", ["cam1", "cam2"])
+    cameras, _ = read_cameras(opencap / "VideoData" / "Session0", ["Cam0", "Cam1"])
+    expected, _ = read_cameras(opencap / "truth" / "squats1" / "cameras.toml", ["Cam0", "Cam1"])
     for camera, other in zip(cameras, expected, strict=True):
         assert camera.center == pytest.approx(other.center, abs=1e-6)
 
@@ -235,7 +306,7 @@ def frames_of(path: Path):
 
 def test_videos_have_every_frame_and_the_body_where_keypoints_project(opencap):
     time_s, truth = true_points(opencap, "squats1", "keypoints")
-    cameras, _ = read_cameras(opencap / "truth" / "squats1" / "cameras.toml", ["cam1", "cam2"])
+    cameras, _ = read_cameras(opencap / "truth" / "squats1" / "cameras.toml", ["Cam0", "Cam1"])
     for camera in cameras:
         path = opencap / "VideoData" / "Session0" / camera.name / "squats1" / "squats1.avi"
         rate, times, images = frames_of(path)
@@ -284,6 +355,15 @@ def test_a_lost_frame_is_a_gap_in_the_videos_timestamps(tmp_path):
         (["--model", "absent.osim"], "there is no file absent.osim"),
         (["--keypoints", "body-26"], "no keypoint vocabulary 'body-26'.*halpe-26"),
         (["--markers", "mine.xml"], "--markers is for an .osim file"),
+        (["--start-spread", "-1"], "start_spread_s: input should be greater than or equal to 0"),
+        (
+            ["--start-spread", "2", "--duration", "5"],
+            "lasts 5.0 s: too short for cameras that start",
+        ),
+        (
+            ["--layout", "pose2sim", "--rate", "60", "--rate", "50"],
+            "one frame rate for all cameras",
+        ),
     ],
 )
 def test_what_cannot_be_simulated_is_said_in_one_line(tmp_path, monkeypatch, capsys, options, message):  # fmt: skip

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.synchronize import apparent_lag_s, resample
+from pipeline.errors import PipelineError
+from stages.synchronize import common_timeline, resample
 
 
 def test_frames_on_the_timeline_come_back_unchanged_even_beside_missing_ones():
@@ -32,28 +34,10 @@ def test_nothing_is_invented_outside_the_recording_or_across_dropped_frames():
     assert known[(time > 0) & (time < 9 / 60)].all()
 
 
-def swinging(time):
-    """Keypoints (time, 5, 2), px, that swing at their own pace."""
-    pace = np.array([0.5, 0.7, 0.9, 1.1, 1.3])
-    phase = 2 * np.pi * pace * time[:, None]
-    return np.stack([500 + 200 * np.sin(phase), 800 + 90 * np.cos(phase)], -1)
-
-
-@given(st.integers(-9, 9), st.integers(0, 2**32 - 1))
-def test_a_camera_that_is_late_is_found_to_be_so_among_wrong_keypoints(half_frames, seed):
-    time, lag = np.arange(120) / 60, half_frames / 120
-    generator = np.random.default_rng(seed)
-    observed = swinging(time - lag) + generator.normal(0, 8, (120, 5, 2))
-    observed[generator.random((120, 5)) < 0.1] += 300
-    observed[generator.random((120, 5)) < 0.1] = np.nan
-    found, share = apparent_lag_s(swinging(time), observed, time)
-    assert abs(found - lag) <= 0.5 / 60 + 1e-9
-    assert share > 0.08 if abs(half_frames) > 3 else share < 0.6
-
-
-def test_standing_still_tells_nothing_of_time():
-    time = np.arange(120) / 60
-    still = np.ones((120, 5, 2)) * 400
-    noise = np.random.default_rng(0).normal(0, 8, still.shape)
-    assert apparent_lag_s(still, still + noise, time)[1] < 0.08
-    assert apparent_lag_s(still * np.nan, still, time) == (0.0, 0.0)
+def test_the_timeline_covers_what_all_cameras_filmed():
+    clocks = {"a": np.arange(61) / 60, "b": np.arange(31) / 30 + 0.25}
+    time = common_timeline(clocks, 60.0)
+    assert time[0] == 0.25 and time[-1] <= 1.0 < time[-1] + 1 / 60
+    np.testing.assert_allclose(np.diff(time), 1 / 60)
+    with pytest.raises(PipelineError, match="do not overlap"):
+        common_timeline({"a": np.arange(10) / 60, "b": np.arange(10) / 60 + 5}, 60.0)

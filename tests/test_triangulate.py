@@ -1,4 +1,3 @@
-import re
 import time
 import tracemalloc
 from itertools import product
@@ -10,7 +9,6 @@ from conftest import observe, ring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import Camera
 from models.continuity import (
     LARGEST_COST,
     STEADY_ERROR_M,
@@ -19,7 +17,7 @@ from models.continuity import (
 )
 from models.geometric import triangulate
 from stages.smooth import kalman_smooth
-from stages.triangulate import Settings, notice_about_timing
+from stages.triangulate import Settings
 
 FRAMES, KEYPOINTS = 7, 5
 
@@ -223,40 +221,3 @@ def test_a_long_whole_body_trial_takes_seconds_and_bounded_memory():
     seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert seconds < 90 and peak < 1e9, f"{seconds:.0f} s, {peak / 1e9:.2f} GB"
-
-
-def cameras_of(extrinsics):
-    lens = np.array([[1500.0, 0, 540], [0, 1500, 960], [0, 0, 1]])
-    poses = [np.vstack([pose, [0, 0, 0, 1]]) for pose in extrinsics]
-    return [
-        Camera(f"cam{index}", (1080, 1920), lens, np.zeros(5), pose)
-        for index, pose in enumerate(poses, start=1)
-    ]
-
-
-@pytest.mark.parametrize("count, late", [(3, 1), (4, 0), (4, 2)])
-@pytest.mark.parametrize("lag_s", [0.05, -0.05, 0.4])
-def test_only_the_camera_that_is_late_is_said_to_be(count, late, lag_s):
-    time = np.arange(240) / 60
-    cameras = cameras_of(ring(count))
-
-    def swinging(time):
-        pace = np.array([0.3, 0.4, 0.5, 0.6, 0.8])
-        angle = 2 * np.pi * pace * time[:, None]
-        sway = np.stack([0.3 * np.sin(angle), 0.1 * np.cos(angle), 0.2 * np.cos(angle)], -1)
-        return a_person(3, 1, 5) + sway
-
-    clocks = [time - lag_s * (index == late) for index in range(count)]
-    pixels = np.stack([c.project(swinging(t)) for c, t in zip(cameras, clocks, strict=True)])
-    pixels += np.random.default_rng(0).normal(0, 3, pixels.shape)
-    ones = np.ones(pixels.shape[:-1])
-    (notice,) = notice_about_timing(cameras, pixels, ones, time, {}, Settings())
-    if abs(lag_s) < 0.1:
-        way = "late" if lag_s > 0 else "early"
-        found = re.search(rf"camera cam{late + 1} seems {way} by ([\d.]+) s", notice)
-        assert float(found[1]) == pytest.approx(abs(lag_s), abs=0.6 / 60)
-    else:
-        assert "out of step by 0.1 s or more" in notice
-    on_time = np.stack([camera.project(swinging(time)) for camera in cameras])
-    on_time += np.random.default_rng(0).normal(0, 3, pixels.shape)
-    assert notice_about_timing(cameras, on_time, ones, time, {}, Settings()) == []

@@ -8,6 +8,7 @@ person, since pose networks look at a crop and err by a share of the body; all p
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -23,6 +24,8 @@ Random = np.random.Generator
 PerPoint = Float[np.ndarray, "time keypoint"]
 DISPLACING = ("view_bias", "jitter", "blur", "occlusion", "outliers")
 """Sources of errors in the image, which confidences tell a little about."""
+SHARED_S = 8.0
+"""Cameras that are not started together film at least so much in common."""
 LEGS = ("Hip", "Knee", "Ankle", "Heel", "BigToe", "SmallToe")
 
 
@@ -87,6 +90,27 @@ def appearance_offsets(
 def clock_offset_s(rate_hz: float, errors: Errors, random: Random) -> float:
     """How late a camera is after a synchronisation in whole frames."""
     return float(errors.clock * random.uniform(-0.5, 0.5) / rate_hz)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """How cameras are started by hand: not together, and each with a clock of its own."""
+
+    start_spread_s: float = 0.0
+    """Each camera starts up to so long after the first moment, and stops as long before the last."""
+    drift_ppm: float = 0.0
+    """Each camera's rate is off by up to so many parts of a million, either way."""
+
+    @property
+    def needed_s(self) -> float:
+        """How long a movement must last for all cameras to share `SHARED_S` of it; 0 if together."""
+        return 2 * self.start_spread_s + SHARED_S if self.start_spread_s else 0.0
+
+    def draw(self, random: Random) -> tuple[float, float, float]:
+        """Seconds until a camera starts and from its stop to the end, and its interval's factor."""
+        late_s, early_s, drift = random.uniform([0, 0, -1], 1)
+        factor = 1 + drift * self.drift_ppm * 1e-6
+        return self.start_spread_s * late_s, self.start_spread_s * early_s, factor
 
 
 def kept_frames(count: int, errors: Errors, random: Random) -> Bool[np.ndarray, "frame"]:

@@ -16,8 +16,13 @@ DISTORTION = np.array([0.1278, -0.2842, -0.00034, 0.00007, 0.2134])
 PRINCIPAL_POINT_SPREAD = 0.005
 """Of the image's width."""
 DISTANCE_M, HEIGHT_M = (4.0, 5.0), (1.1, 1.6)
-IN_FRONT_DEG = {2: (-35.0, 35.0), 3: (-50.0, 0.0, 50.0)}
-"""To the person's front, as OpenCap recommends: 60 to 80° between two, up to 45° or more aside."""
+IN_FRONT_DEG = {
+    2: (-35.0, 35.0),
+    3: (-50.0, 0.0, 50.0),
+    5: (-70.0, -45.0, 0.0, 45.0, 70.0),
+}
+"""To the person's front, as OpenCap recommends: 60 to 80° between two, up to 45° or more aside; five
+as in the laboratory of its validation data."""
 RING_STARTS_DEG = 20.0
 """So that some cameras of a ring see the person nearly from the front, and some from the side."""
 ROTATION_ERROR_DEG, CENTER_ERROR_M, FOCAL_ERROR, PRINCIPAL_POINT_ERROR_PX = 0.1, 0.005, 0.002, 3.0
@@ -27,7 +32,7 @@ ROTATION_ERROR_DEG, CENTER_ERROR_M, FOCAL_ERROR, PRINCIPAL_POINT_ERROR_PX = 0.1,
 def directions_deg(count: int) -> Sequence[float]:
     """Bearing of each camera seen from the person: 0 in front, 90 to their right.
 
-    Two and three stand in front, as in OpenCap; four and more on a ring.
+    Two, three and five stand in front, as in OpenCap; four and other numbers on a ring.
     """
     return IN_FRONT_DEG.get(count) or [RING_STARTS_DEG + 360 * i / count for i in range(count)]
 

@@ -14,7 +14,7 @@ from calibration import Camera
 from models.augmenter import MARKERS
 from models.opensim_model import body_poses, marker_positions, stripped_copy
 from models.simulation import detector, landmarks
-from models.simulation.detector import Errors
+from models.simulation.detector import Clocks, Errors
 from models.simulation.occlusion import hidden
 from models.simulation.subject import Person
 
@@ -86,6 +86,7 @@ def observe(
     errors: Errors,
     seed: int,
     trial: str,
+    clocks: Clocks = Clocks(),
 ) -> View:
     """Film a scene with one (true) camera and detect some keypoints, with errors.
 
@@ -94,10 +95,11 @@ def observe(
     """
     random = random_for(seed, f"{trial} {camera.name}")
     bias_m = detector.view_bias(names, errors, random_for(seed, f"bias {camera.name}"))
-    start, end = scene.time_s[[0, -1]]
+    late_s, early_s, slower = clocks.draw(random_for(seed, f"start {trial} {camera.name}"))
+    start, end = scene.time_s[[0, -1]] + [late_s, -early_s]
     offset_s = detector.clock_offset_s(rate_hz, errors, random)
     number = np.arange(int((end - start) * rate_hz + 1e-6) + 1)
-    time_s = start + number / rate_hz + offset_s
+    time_s = start + number * slower / rate_hz + offset_s
     # The half frame beyond either end continues the movement.
     at_frames = interpolated(scene.keypoints, scene.time_s, time_s)
     points = landmarks.stacked(at_frames, names)

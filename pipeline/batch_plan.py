@@ -1,0 +1,161 @@
+"""What a batch has to do: the sessions below a folder, and the trials of each."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import STAGES, Configuration, configure
+from pipeline.errors import PipelineError
+from pipeline.layouts import expected, layout_of
+from pipeline.runner import is_up_to_date
+from pipeline.session import Session, open_session
+from stages import ORDER
+from stages.trial import Trial
+
+MAX_DEPTH = 4
+"""A session lies at most this many folders below the dataset."""
+FOR_SCALING = ORDER[: ORDER.index("augment") + 1]
+"""What a static trial must have run before it can scale the model of another."""
+
+COMPARED = ("report.compare=true",)
+"""Of trials that have a reference, the report compares with it, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run, with the settings of its session."""
+
+    session: str
+    """The session's folder, relative to the dataset; its name if it is the dataset itself."""
+    folder: Path
+    """The session's folder."""
+    trial: Trial
+    settings: Mapping[str, Mapping[str, Any]]
+    overrides: tuple[str, ...]
+    stages: tuple[str, ...] = ORDER
+    """Those to run; of a static trial that only scales others, the first ones."""
+
+    @property
+    def name(self) -> str:
+        """The session and the trial, for people."""
+        return f"{self.session}/{self.trial.name}"
+
+    def configure(self, trial: Trial) -> Configuration:
+        """Settings of this job's trial, or of the static trial that scales its model."""
+        return configure(trial.activity, self.settings, self.overrides)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A session that cannot be read, or a trial that cannot be configured, and why."""
+
+    session: str
+    trial: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a batch will do, static trials before those that they scale."""
+
+    dataset: Path
+    jobs: list[Job]
+    unreadable: list[Unreadable]
+
+
+def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> Plan:
+    """Find the sessions below a folder, and their trials (of one activity, or all).
+
+    Raises PipelineError if there is no session or no such activity, or for wrong `overrides`.
+    """
+    configure("", {}, overrides)
+    jobs: list[Job] = []
+    unreadable: list[Unreadable] = []
+    activities: set[str] = set()
+    for folder in find_sessions(dataset):
+        name = folder.name if folder == dataset else folder.relative_to(dataset).as_posix()
+        try:
+            session = open_session(folder)
+            trials = session.trials()
+        except PipelineError as error:
+            unreadable.append(Unreadable(name, "", str(error)))
+            continue
+        activities |= {trial.activity for trial in trials}
+        chosen = [t for t in trials if activity is None or t.activity.lower() == activity.lower()]
+        for job in _jobs_of(name, session, chosen, tuple(overrides)):
+            try:
+                job.configure(job.trial)
+                jobs.append(job)
+            except PipelineError as error:
+                unreadable.append(Unreadable(name, job.trial.name, str(error)))
+    if not jobs and not unreadable:
+        raise PipelineError(
+            f"no session below {dataset} has activity '{activity}'. Their activities: "
+            f"{', '.join(sorted(activities))}."
+        )
+    return Plan(dataset, jobs, unreadable)
+
+
+def _jobs_of(
+    name: str, session: Session, chosen: list[Trial], overrides: tuple[str, ...]
+) -> list[Job]:
+    statics = {
+        trial.scaling_trial.name: trial.scaling_trial for trial in chosen if trial.scaling_trial
+    }
+    whole = {trial.name for trial in chosen}
+    trials = [*statics.values(), *(trial for trial in chosen if trial.name not in statics)]
+    return [
+        Job(
+            name, session.folder, trial, session.settings,
+            (*(COMPARED if trial.reference else ()), *overrides),
+            ORDER if trial.name in whole else FOR_SCALING,
+        )
+        for trial in trials
+    ]  # fmt: skip
+
+
+def find_sessions(dataset: Path) -> list[Path]:
+    """Folders of all sessions in a folder, itself included; nothing within a session is one.
+
+    Raises PipelineError if there is none.
+    """
+    if not dataset.is_dir():
+        raise PipelineError(f"there is no folder {dataset}")
+    found = []
+    for path, folders, _ in os.walk(dataset):
+        folder = Path(path)
+        depth = len(folder.relative_to(dataset).parts)
+        if layout_of(folder):
+            found.append(folder)
+            folders.clear()
+        elif depth == MAX_DEPTH:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    if not found:
+        raise PipelineError(
+            f"no session in {dataset}, down to {MAX_DEPTH} folders. Expected one of: {expected()}."
+        )
+    return found
+
+
+def stages_to_run(job: Job) -> list[str]:
+    """Stages of a job that are not up to date, or follow one that is not.
+
+    Raises PipelineError for inputs that cannot be read.
+    """
+    static = job.trial.scaling_trial
+    scaling = _stale(static, job.configure(static), FOR_SCALING, False) if static else []
+    return _stale(job.trial, job.configure(job.trial), job.stages, bool(scaling))
+
+
+def _stale(
+    trial: Trial, configuration: Configuration, stages: Sequence[str], scaled_anew: bool
+) -> list[str]:
+    stale: list[str] = []
+    for stage in stages:
+        follows = set(STAGES[stage].NEEDS) & set(stale) or (scaled_anew and stage == "kinematics")
+        if follows or not is_up_to_date(trial, stage, configuration):
+            stale.append(stage)
+    return stale
