@@ -25,6 +25,10 @@ class Rival:
     group: tuple[int, ...]
     shift_s: float
 
+    def from_there(self, offset_s: Float[np.ndarray, "camera"]) -> Float[np.ndarray, "camera"]:
+        """These offsets, with the group shifted."""
+        return offset_s + self.shift_s * np.isin(np.arange(len(offset_s)), self.group)
+
 
 @dataclass(frozen=True)
 class Search:

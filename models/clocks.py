@@ -18,6 +18,8 @@ REFUTED = 2.0, 0.004
 """A rival is refuted if its standard error is larger than so many times the answer's, and than this, s."""
 TRIED = 2
 """So many of the strongest rivals are tried."""
+MOST_RIVALS = 5
+"""So many of the strongest rivals are looked at."""
 SHORT_S, LEAST_SHARE = 4.0, 0.35
 """A shorter recording has too few seconds that could disagree. Its cameras are believed without, if they
 agree on so much of the motion; no rival, of other moments, did there."""
@@ -75,22 +77,19 @@ def estimate_clocks(
     free = [camera for camera in range(len(tracks)) if camera not in given_s]
     start_s = steps * STEP_S
     start_s[list(given_s)] = list(given_s.values())
-    tried = [(None, fit_clocks(tracks, start_s, free))]
-    for rival in search.rivals(steps, free):
-        there = start_s.copy()
-        there[list(rival.group)] += rival.shift_s
-        tried.append((rival, fit_clocks(tracks, there, free)))
-    loose = np.array([_loose_s(fit) for _, fit in tried])
-    chosen = 0 if loose[0] <= LOOSE_S else int(loose.argmin())
-    rival, fit = tried.pop(chosen)
-    if rival:
-        steps = steps.copy()
-        steps[list(rival.group)] += round(rival.shift_s / STEP_S)
-        tried[0] = (Rival(rival.group, -rival.shift_s), tried[0][1])
+    fit, rivals = fit_clocks(tracks, start_s, free), search.rivals(steps, free)[:MOST_RIVALS]
+    others = ((rival, fit_clocks(tracks, rival.from_there(start_s), free)) for rival in rivals)
+    if _loose_s(fit) > LOOSE_S:
+        others = list(others)
+        best = min(others, key=lambda each: _loose_s(each[1]), default=None)
+        if best and _loose_s(best[1]) < _loose_s(fit):
+            others = [each for each in others if each is not best]
+            others.append((Rival(best[0].group, -best[0].shift_s), fit))
+            fit, steps = best[1], search.in_steps(best[0].from_there(steps * STEP_S))
     fit = _with_drift_if_any(tracks, fit, free)
     times, least_s = REFUTED
     largest = max(times * _loose_s(fit), least_s)
-    standing = next((rival for rival, other in tried if _loose_s(other) < largest), None)
+    standing = next((rival for rival, other in others if _loose_s(other) < largest), None)
     return Answer(steps, _as_clocks(fit, tracks), fit, standing)
 
 

@@ -74,6 +74,7 @@ def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> 
     jobs: list[Job] = []
     unreadable: list[Unreadable] = []
     activities: set[str] = set()
+    found = False
     for folder in find_sessions(dataset):
         name = folder.name if folder == dataset else folder.relative_to(dataset).as_posix()
         try:
@@ -84,13 +85,14 @@ def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> 
             continue
         activities |= {trial.activity for trial in trials}
         chosen = [t for t in trials if activity is None or t.activity.lower() == activity.lower()]
+        found = found or bool(chosen)
         for job in _jobs_of(name, session, chosen, tuple(overrides)):
             try:
                 job.configure(job.trial)
                 jobs.append(job)
             except PipelineError as error:
                 unreadable.append(Unreadable(name, job.trial.name, str(error)))
-    if not jobs and not unreadable:
+    if activities and not found:
         raise PipelineError(
             f"no session below {dataset} has activity '{activity}'. Their activities: "
             f"{', '.join(sorted(activities))}."

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
+from distributed.comm import resolve_address
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.config import STAGES
@@ -58,6 +59,7 @@ def connected(scheduler: str | None, workers: int, gpu_workers: int) -> Iterator
             yield client
         return
     try:
+        resolve_address(scheduler)  # a client that cannot be made fails once more at its end
         client = Client(scheduler, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise PipelineError(

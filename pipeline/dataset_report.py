@@ -40,7 +40,7 @@ def table_of(plan: Plan, results: Sequence[JobResult]) -> pd.DataFrame:
         for each in plan.unreadable
     ]
     rows += [_row(result) for result in results if result.job.stages == ORDER]
-    first = ["session", "trial", "activity", "status", "reason", "verdict"]
+    first = ["session", "trial", "activity", "status", "reason", "verdict", "notices"]
     table = pd.DataFrame(rows, columns=list(dict.fromkeys(first + [n for r in rows for n in r])))
     return table.sort_values(["session", "trial"], ignore_index=True)
 

@@ -13,7 +13,7 @@ from pipeline.runner import read_record
 from stages import ORDER
 from stages.motion_files import read_mot
 from stages.quality import Figure, overall
-from stages.report import cycles_of, on_timeline
+from stages.report import cycles_of, notices_of, on_timeline
 from stages.series import by_name
 from stages.trial import Trial
 
@@ -48,6 +48,7 @@ def summarise(trial: Trial) -> Summary:
     quality = quality.fillna(dict.fromkeys(("unit", "guidance", "verdict"), ""))
     figures = [Figure(**record) for record in quality.to_dict("records")]
     row: dict[str, str | float] = {"verdict": overall(figures)[0]}
+    row["notices"] = " | ".join(f"{stage}: {notice}" for stage, notice in notices_of(trial))
     row |= {column_of(figure): figure.value for figure in figures}
     row |= _range_columns(pd.read_csv(report / "range_of_motion.csv", index_col="coordinate"))
     comparison = report / "comparison" / "summary.csv"

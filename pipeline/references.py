@@ -1,5 +1,6 @@
 """What a session folder has to compare results with: motion capture, or a simulation's truth."""
 
+import json
 from pathlib import Path
 
 from stages.recordings import model_of
@@ -36,4 +37,12 @@ def simulated(session: Path, trial: str) -> Reference | None:
         markers=markers if markers.is_file() else None,
         model=model_of(folder),
         aligned=True,
+        clock_offsets_s=_clock_offsets_s(folder),
     )
+
+
+def _clock_offsets_s(truth: Path) -> dict[str, float]:
+    """How the clocks of a simulation's cameras differ from its truth's, if they started apart."""
+    file = truth / "simulation.json"
+    about = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return about["clock_offsets_s"] if about.get("plan", {}).get("start_spread_s") else {}

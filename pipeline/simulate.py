@@ -213,7 +213,8 @@ def _motions(plan: Plan, model) -> dict[str, pd.DataFrame]:
         if plan.start_spread_s and angles.index[-1] < plan.clocks.needed_s:
             raise PipelineError(
                 f"{motion} lasts {angles.index[-1]:.1f} s: too short for cameras that start and stop "
-                f"{plan.start_spread_s:g} s apart. Choose a longer motion or duration, or a smaller spread."
+                f"{plan.start_spread_s:g} s apart. They need {plan.clocks.needed_s:g} s. "
+                "Choose a longer motion or duration, or a smaller spread."
             )
         moved[name] = angles
     return moved

@@ -33,23 +33,40 @@ def write_truth(simulation: Simulation, folder: Path) -> None:
         target.mkdir(parents=True)
         scene = trial.scene
         scene.model.printToXML(str(target / "model.osim"))
-        write_mot(target / "angles.mot", angles_in_degrees(scene))
+        begins_s = session_starts_s(simulation, trial)
+        angles = angles_in_degrees(scene)
+        write_mot(target / "angles.mot", angles.set_axis(angles.index - begins_s))
         for name, positions in _points(simulation, scene).items():
             stacked = landmarks.stacked(positions, list(positions))
-            write_trc(target / f"{name}.trc", scene.time_s, list(positions), stacked)
+            write_trc(target / f"{name}.trc", scene.time_s - begins_s, list(positions), stacked)
         write_toml(simulation.cameras, target / "cameras.toml")
         about = {
             "plan": simulation.plan.model_dump(mode="json"),
             "person": asdict(simulation.person),
-            "first_frame_s": {name: float(view.time_s[0]) for name, view in trial.views.items()},
-            "clock_offsets_s": _clock_offsets(simulation, trial),
+            "first_frame_s": {
+                name: float(view.time_s[0]) - begins_s for name, view in trial.views.items()
+            },
+            "clock_offsets_s": {
+                name: offset - begins_s
+                for name, offset in _clock_offsets(simulation, trial).items()
+            },
         }
         text = json.dumps(about, indent=2)
         (target / "simulation.json").write_text(text, encoding="utf-8")
 
 
+def session_starts_s(simulation: Simulation, trial: Trial) -> float:
+    """When the clock of the session is 0, on the scene's: results of it are compared as they are.
+
+    Where cameras start apart it is the first one's, as `stages/clocks.py` has it.
+    """
+    if not simulation.plan.start_spread_s:
+        return 0.0
+    return next(iter(_clock_offsets(simulation, trial).values()))
+
+
 def _clock_offsets(simulation: Simulation, trial: Trial) -> dict[str, float]:
-    """Seconds to add to a camera's own clock to get the truth's."""
+    """Seconds to add to a camera's own clock to get the scene's."""
     return {
         name: float(view.time_s[0] - view.number[0] / simulation.rates_hz[name])
         for name, view in trial.views.items()

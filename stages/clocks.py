@@ -27,6 +27,8 @@ AS_GOOD = 0.8
 """The cameras' own clocks are as good as others if they explain so much of what those do."""
 OWN_LOOSE = 3.0
 """They are believed with a standard error so many times larger than others may have."""
+SEES_LITTLE = 0.5
+"""A camera that sees the subject in a smaller share of its frames is named where all fails."""
 ERRORS = 2.5
 """So many standard errors are the uncertainty that users are told; in half a frame it is small."""
 
@@ -76,17 +78,32 @@ def decide(
         short = answer and estimate_short(tracks, search, answer, free)
         if short:
             return _estimated(names, tracks, short, fixed, given_s, sure=False)
-        raise PipelineError(
-            f"synchronisation failed: {doubt}. Check that these videos are of one trial, none of them "
-            "mirrored, and that the calibration is theirs (names, moved cameras); or say in session.toml "
-            "how the clocks differ: "
-            f"clock_offsets_s = {{ {names[-1]} = 0.0 }} below [trials.TRIAL] (seconds to add to the "
-            'camera\'s own clock), or method = "clocks" below [settings.synchronize] if the cameras '
-            "were started together."
-        )
+        raise PipelineError(_refusal(names, tracks, doubt, given_s))
     if _doubt(closer, names) is None:
         return _estimated(names, tracks, closer.clocks, fixed, given_s)
     return _own(kept, f"synchronisation could not be verified ({doubt})")
+
+
+def _refusal(
+    names: Sequence[str], tracks: Sequence[Track], doubt: str, given_s: dict[str, float]
+) -> str:
+    """Why there are no clocks, which cameras may be to blame, and what to do."""
+    seen = [float(np.isfinite(track.image).all(-1).any(-1).mean()) for track in tracks]
+    blind = [
+        f"camera {name} saw the subject in {share:.0%} of its frames only: leave it out with "
+        "cameras = [...] in session.toml. "
+        for name, share in zip(names, seen, strict=True)
+        if share < SEES_LITTLE
+    ]
+    given = "that clock_offsets_s in session.toml is right, " if given_s else ""
+    offsets = ", ".join(f'"{name}" = {given_s.get(name, 0.0):g}' for name in names)
+    return (
+        f"synchronisation failed: {doubt}. {''.join(blind)}Check {given}that these videos are of one "
+        "trial, none of them mirrored, and that the calibration is theirs (names, moved cameras); or "
+        f"say in session.toml how the clocks differ: clock_offsets_s = {{ {offsets} }} below "
+        '[trials.TRIAL] (seconds to add to each camera\'s own clock), or method = "clocks" below '
+        "[settings.synchronize] if the cameras were started together."
+    )
 
 
 def _doubt(answer: Answer | None, names) -> str | None:

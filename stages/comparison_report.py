@@ -73,7 +73,7 @@ def compare_with(
     result = replace(read_recording(trial.results), name="the result")
     other = read_reference(reference)
     space, notices = space_of(reference)
-    lag_s = 0.0 if reference.aligned else None
+    lag_s = lag_of_clocks_s(trial, reference) if reference.aligned else None
     comparison = compare(result, other, space, lag_s, max_lag_s, repetitions)
     if other.points and not comparison.points:
         names = listed(other.points["markers"].names)
@@ -83,6 +83,12 @@ def compare_with(
             comparison = compare(result, other, None, lag_s, max_lag_s, repetitions)
             notices += doubts
     return comparison, [*comparison.notices, *notices]
+
+
+def lag_of_clocks_s(trial: Trial, reference: Reference) -> float:
+    """How much later a trial comes than an aligned reference, s: by its first camera's clock."""
+    offsets_s = reference.clock_offsets_s
+    return next((0.0 - offsets_s[name] for name in trial.cameras if name in offsets_s), 0.0)
 
 
 def read_reference(reference: Reference) -> Recording:

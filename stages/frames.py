@@ -201,12 +201,15 @@ def notices_about(infos: dict[str, VideoInfo], rate_hz: float) -> list[str]:
                 f"camera {name}: only {readable} of {info.promised_frames} frames can be read: its "
                 "video is damaged or cut short. Copy it from the camera again."
             )
-        if readable < info.promised_frames - 1:
+        intervals = np.diff(info.frame_time) * info.rate_hz
+        filmed = readable + int(
+            (intervals.round() - 1).clip(0).sum()
+        )  # some headers count lost ones
+        if filmed < info.promised_frames - 1:
             notices.append(
                 f"camera {name}: {readable} of {info.promised_frames} frames can be read; its video "
                 "is damaged or cut short."
             )
-        intervals = np.diff(info.frame_time) * info.rate_hz
         if dropped := int((intervals > 1.5).sum()):
             notices.append(f"camera {name}: {dropped} gaps of dropped frames.")
         elif np.abs(intervals - 1).max() > 0.2:

@@ -33,7 +33,7 @@ class Settings(BaseModel):
     method: Literal["motion", "clocks"] = "motion"
     """Find out when cameras started from what they saw, or trust their clocks (and the session's
     `clock_offsets_s`) unseen, as those of cameras that are started together by a wire."""
-    max_offset_s: float = Field(10.0, gt=0, le=60)
+    max_offset_s: float = Field(10.0, ge=0.5, le=60)
     """Cameras are started within so many seconds of each other."""
     max_gap_frames: float = Field(1.5, gt=0)
     """Two frames of a camera farther apart than this, in its own frame intervals, are not
@@ -70,13 +70,15 @@ def common_timeline(
 ) -> Float[np.ndarray, "time"]:
     """Sample times, s, from when the last camera starts to when the first one stops.
 
-    `clocks` are the cameras' frame times on the session's clock.
+    They are whole intervals from the session's time 0, where its reference camera has a frame: the frames
+    of one camera at least are not interpolated. `clocks` are the cameras' frame times on the session's clock.
 
     Raises PipelineError if there is no such time.
     """
     start = max(clock[0] for clock in clocks.values())
     end = min(clock[-1] for clock in clocks.values())
-    if end <= start:
+    first, last = np.ceil(start * rate_hz - 1e-3), np.floor(end * rate_hz + 1e-3)
+    if last <= first:
         spans = ", ".join(
             f"{name} {clock[0]:.2f}-{clock[-1]:.2f} s" for name, clock in clocks.items()
         )
@@ -84,7 +86,7 @@ def common_timeline(
             f"the cameras' recordings do not overlap in time: {spans}. Check clock_offsets_s in "
             "session.toml, and that these videos belong to one trial."
         )
-    return start + np.arange(int((end - start) * rate_hz + 1e-3) + 1) / rate_hz
+    return np.arange(first, last + 1) / rate_hz
 
 
 def own_clocks(timeline: xr.Dataset) -> dict[str, Float[np.ndarray, "frame"]]:

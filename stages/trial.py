@@ -39,6 +39,8 @@ class Reference:
     aligned: bool = False
     """Whether it is on the result's clock and in its world, as simulated truth is: then a lag or a
     shift is an error, and none is taken out."""
+    clock_offsets_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds to add to a camera's own clock to get the clock of an aligned one; 0 where absent."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A whole dataset in one command: what is found, who runs it, and what survives being killed."""
 
+import gc
 import json
 import os
 import re
@@ -181,6 +182,7 @@ def test_the_table_has_a_row_for_every_trial_and_says_why_some_failed(survivor):
     assert squats.knee_angle_r_range_deg.between(40, 150).all()
     assert done[[f"{stage}_s" for stage in ORDER]].gt(0).all(axis=None)
     assert done.verdict.isin(["ok", "warn", "bad"]).all()
+    assert done.notices.str.contains("kinematics: ").all()
     assert done.inverse_kinematics_marker_error_rms_mean_mm.between(1, 60).all()
     has_errors = done.reference_lower_limb_rmse_deg.notna()
     assert set(done.session[has_errors]) == {COMPARED} and has_errors.sum() == 2
@@ -417,6 +419,13 @@ def test_a_plan_has_static_trials_first_and_only_as_far_as_they_are_needed(sessi
         PipelineError, match="has activity 'gait'. Their activities: squats, static"
     ):
         make_plan(session.parent, "gait", [])
+    unreadable = session.parent / "subject1" / "session.toml"
+    unreadable.parent.mkdir()
+    unreadable.write_text("mass_kg = [", encoding="utf-8")
+    with pytest.raises(PipelineError, match="has activity 'gait'"):
+        make_plan(session.parent, "gait", [])
+    plan = make_plan(session.parent, "squats", [])
+    assert len(plan.jobs) == 2 and [each.session for each in plan.unreadable] == ["subject1"]
     with pytest.raises(PipelineError, match="smooth.cutoff_hz"):
         make_plan(session.parent, None, ["smooth.cutoff_hz=-1"])
 
@@ -432,6 +441,16 @@ def test_a_folder_of_other_files_is_not_replaced(session, monkeypatch, capsys):
     (session.parent / "batch" / "thesis.docx").touch()
     code, _, err = pipeline(monkeypatch, capsys, "batch", session.parent)
     assert code == 1 and "would be replaced" in err
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://node1", "foo://node1:8786"])
+def test_an_address_that_is_none_is_told_at_once(address):
+    began = time.monotonic()
+    with pytest.raises(PipelineError, match="no Dask scheduler answers at"):
+        with connected(address, 1, 0):
+            pass
+    gc.collect()  # a client that is half made would wait for itself here
+    assert time.monotonic() - began < 5
 
 
 def test_a_stage_never_asks_for_what_no_worker_has(session):
@@ -462,7 +481,8 @@ def test_every_repetition_of_a_subject_counts_the_same_whichever_trial_it_is_in(
     np.testing.assert_allclose(np.sort(means[:, 50]), np.sort(pooled.mean()), atol=1e-9)
 
 
-def test_the_documented_slurm_workers_declare_what_they_are_for():
+def test_the_documented_slurm_workers_declare_what_they_are_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # they make a folder for their logs
     text = (Path(__file__).parents[1] / "docs" / "batch.md").read_text(encoding="utf-8")
     names = {}
     exec(re.findall(r"```python\n(.*?)```", text, re.S)[0], names)

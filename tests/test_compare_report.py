@@ -1,7 +1,9 @@
 """A report compares its trial with motion capture whose errors are known, and never fails over it."""
 
+import json
 import re
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -94,6 +96,21 @@ def test_simulated_truth_is_on_the_results_clock_so_that_a_lag_is_an_error(tmp_p
     assert pd.read_csv(tmp_path / "out/comparison/summary.csv").lag_ms[0] == 0
     angles = pd.read_csv(tmp_path / "out/comparison/angles.csv", index_col="coordinate")
     assert angles.rmse_deg["knee_angle_l"] > 5
+
+
+def test_a_result_of_other_cameras_than_the_truths_first_is_compared_on_their_clock(
+    tmp_path, trial, mocap
+):
+    """The trial comes 0.1 s late: its first camera was started 0.1 s before the truth's clock."""
+    started = {"cam1": 0.0, "cam2": -LAG_S, "cam3": 7.0}
+    seen = replace(trial, videos={"cam2": tmp_path, "cam3": tmp_path})
+    apart = with_reference(
+        seen, source="truth", angles=mocap.angles, aligned=True, clock_offsets_s=started
+    )
+    section_of(apart, tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out/comparison/summary.csv").lag_ms[0] == 100
+    angles = pd.read_csv(tmp_path / "out/comparison/angles.csv", index_col="coordinate")
+    assert angles.rmse_deg["knee_angle_l"] < 0.1
 
 
 def test_the_files_transform_is_used_unless_a_rigid_fit_is_much_better(tmp_path, trial, mocap):
@@ -189,6 +206,10 @@ def test_a_session_brings_motion_capture_or_else_its_simulations_truth(tmp_path)
     (folder / "truth/squats1/simulation.json").write_text('{"plan": {"model": "pose2sim"}}')
     truth = open_session(folder).trials()[0].reference
     assert truth.aligned and truth.model == "pose2sim" and truth.markers.name == "markers.trc"
+    assert truth.clock_offsets_s == {}
+    apart = {"plan": {"model": "pose2sim", "start_spread_s": 3}, "clock_offsets_s": {"cam2": 0.4}}
+    (folder / "truth/squats1/simulation.json").write_text(json.dumps(apart))
+    assert open_session(folder).trials()[0].reference.clock_offsets_s == {"cam2": 0.4}
     write_points(folder / "reference" / "squats1.trc", AT_100, walker(AT_100))
     write_mot(folder / "reference" / "squats2.mot", squats(AT_100))
     (folder / "reference" / "mocapToVideoTransform.yaml").touch()

@@ -73,6 +73,14 @@ def test_dropped_frames_do_not_slow_the_rate():
     assert VideoInfo(10, 10, 0, 97, times).rate_hz == pytest.approx(60)
 
 
+def test_frames_that_a_camera_lost_are_no_damage_though_the_header_counts_them():
+    lost = VideoInfo(10, 10, 0, 100, np.delete(regular(100), [20, 21, 60]))
+    (notice,) = notices_about({"cam1": lost}, 60.0)
+    assert "2 gaps of dropped frames" in notice
+    (notice,) = notices_about({"cam1": VideoInfo(10, 10, 0, 100, regular(97))}, 60.0)
+    assert "97 of 100 frames can be read" in notice
+
+
 @pytest.mark.parametrize(
     "rates, common", [([60, 30], 60), ([59.94, 60.0, 60.02], 60), ([120, 60, 60], 120), ([25], 25)]
 )
