@@ -65,6 +65,11 @@ class Throughput:
         return 1 - self.in_stages_s / (self.workers * self.wall_s)
 
     @property
+    def handling(self) -> float:
+        """Share of the run that handing out, checking and locking its stages would take alone."""
+        return self.up_to_date_s / self.wall_s
+
+    @property
     def up_to_date_ms(self) -> float:
         """A worker's time for a stage that is up to date."""
         return 1000 * self.up_to_date_s * self.workers / (self.trials * len(ORDER))
