@@ -2,12 +2,14 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from benchmarks.pose2sim import PeerFailed, run_pose2sim
 from calibration import read_cameras
@@ -77,18 +79,39 @@ def run_case(plan: Plan, peer: str | None = None, baselines: bool = False) -> di
     one of them leaves out as too uncertain, the other is not charged for.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        simulation = simulate(plan)
         folder = Path(scratch) / "session"
-        write_session(simulation, folder, "pipeline", False, no_progress)
-        name = simulation.trials[-1].name
-        trial = next(each for each in open_session(folder).trials() if each.name == name)
+        simulation, trial = _written(plan, folder)
         made = {OURS: _tried(_ours, trial, plan)}
         if baselines:
             made |= {PLAIN: _tried(_plain, trial, plan), POINTS: _tried(_points, trial, plan)}
         if peer:
             made[PEER] = _tried(_pose2sim, trial, simulation, folder, Path(scratch) / "peer", peer)
+    return _judged(simulation, made, (OURS, PEER))
+
+
+def run_methods(plan: Plan, methods: Sequence[str]) -> dict[str, Outcome]:
+    """Simulate a session, and run the pipeline on it with each method of triangulation.
+
+    All are judged by the samples that all of those solved that gave angles.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        simulation, trial = _written(plan, Path(scratch) / "session")
+        made = {method: _tried(_ours, trial, plan, method) for method in methods}
+    return _judged(simulation, made, methods)
+
+
+def _written(plan: Plan, folder: Path) -> tuple[Simulation, Trial]:
+    """A simulated session, and its last trial as the pipeline finds it."""
+    simulation = simulate(plan)
+    write_session(simulation, folder, "pipeline", False, no_progress)
+    name = simulation.trials[-1].name
+    return simulation, next(each for each in open_session(folder).trials() if each.name == name)
+
+
+def _judged(simulation: Simulation, made: Mapping[str, "Made | str"], deciding: Sequence[str]):
+    """Each chain's outcome, by the samples that all of the deciding ones solved."""
     truth = Truth.of(simulation)
-    solved = [made[chain] for chain in (OURS, PEER) if isinstance(made.get(chain), Made)]
+    solved = [made[chain] for chain in deciding if isinstance(made.get(chain), Made)]
     shared = [_ticks(each.angles.index.values) for each in solved]
     judged = np.array(sorted(set.intersection(*map(set, shared)))) if shared else None
     return {chain: truth.judge(each, judged) for chain, each in made.items()}
@@ -154,12 +177,13 @@ class Truth:
         return mean_known(point_distances_mm(stacked(points, names), stacked(true, names)))
 
 
-def _configure(trial: Trial, plan: Plan):
-    return configure(trial.activity, {"kinematics": {"model": plan.model}})
+def _configure(trial: Trial, plan: Plan, method: str = "geometric"):
+    settings = {"kinematics": {"model": plan.model}, "triangulate": {"method": method}}
+    return configure(trial.activity, settings)
 
 
-def _ours(trial: Trial, plan: Plan) -> Made:
-    configured = partial(_configure, plan=plan)
+def _ours(trial: Trial, plan: Plan, method: str = "geometric") -> Made:
+    configured = partial(_configure, plan=plan, method=method)
     outcomes = run_trial(trial, configured, lambda *_: no_progress, last="kinematics")
     # A static trial's stages go before, under the same names.
     return _result(trial, {outcome.stage: outcome.seconds for outcome in outcomes})
@@ -188,20 +212,27 @@ def _plain(trial: Trial, plan: Plan) -> Made:
 
 
 def _linear(trial: Trial) -> np.ndarray:
-    """Points (time, keypoint, 3) by the direct linear transform of every view alike.
-
-    Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, inhomogeneous.
-    """
     keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     cameras, _ = read_cameras(trial.calibration, trial.cameras)
-    rows = []
-    for camera in cameras:
-        image = camera.undistort(keypoints.position.sel(camera=camera.name).values)[..., None]
-        pose = camera.camera_from_world[:3]
-        equations = image * pose[2] - pose[:2]
-        seen = np.isfinite(image).all((-2, -1), keepdims=True)
-        rows.append(np.where(seen, equations, 0.0))
-    equations = np.concatenate(rows, axis=-2)
+    position = keypoints.position.sel(camera=trial.cameras).values
+    views = zip(cameras, position, strict=True)
+    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
+    return direct_linear(image, np.stack([each.camera_from_world[:3] for each in cameras]))
+
+
+def direct_linear(
+    image: Float[np.ndarray, "camera time keypoint 2"],
+    camera_from_world: Float[np.ndarray, "camera 3 4"],
+) -> Float[np.ndarray, "time keypoint 3"]:
+    """Points by the direct linear transform of every view alike; NaN where they do not meet.
+
+    Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 12.2, inhomogeneous. `image`
+    holds undistorted image coordinates, NaN where nothing was seen.
+    """
+    pose = camera_from_world[:, None, None]
+    equations = image[..., None] * pose[..., 2:, :] - pose[..., :2, :]
+    equations = np.where(np.isfinite(image).all(-1)[..., None, None], equations, 0.0)
+    equations = np.concatenate(list(equations), axis=-2)
     normal = np.swapaxes(equations, -1, -2) @ equations
     determined = np.linalg.det(normal[..., :3, :3]) > 1e-9
     solvable = np.where(determined[..., None, None], normal[..., :3, :3], np.eye(3))
@@ -215,8 +246,17 @@ def _points(trial: Trial, plan: Plan) -> Made:
     names = [str(name) for name in keypoints.keypoint.values]
     points = dict(zip(names, np.moveaxis(_linear(trial), 1, 0), strict=True))
     time_s = keypoints.time.values
+    columns = flexions_between(points)
+    angles = pd.DataFrame(columns, index=pd.Index(time_s, name="time")).dropna()
+    return Made(angles, time_s, points, {})
+
+
+def flexions_between(
+    points: Mapping[str, Float[np.ndarray, "time 3"]],
+) -> dict[str, Float[np.ndarray, "time"]]:
+    """Flexion of hips, knees and ankles about the hips' axis, degrees, between keypoints by name."""
     axis = points["RHip"] - points["LHip"]
-    axis /= np.linalg.norm(axis, axis=-1, keepdims=True)
+    axis = axis / np.linalg.norm(axis, axis=-1, keepdims=True)
     trunk, columns = points["midHip"] - points["Neck"], {}
     for side in "RL":
         thigh = points[f"{side}Knee"] - points[f"{side}Hip"]
@@ -225,8 +265,7 @@ def _points(trial: Trial, plan: Plan) -> Made:
         columns[f"hip_flexion_{side.lower()}"] = _turn_deg(trunk, thigh, axis)
         columns[f"knee_angle_{side.lower()}"] = _turn_deg(shank, thigh, axis)
         columns[f"ankle_angle_{side.lower()}"] = _turn_deg(shank, foot, axis) - 90
-    angles = pd.DataFrame(columns, index=pd.Index(time_s, name="time")).dropna()
-    return Made(angles, time_s, points, {})
+    return columns
 
 
 def _turn_deg(one, other, axis):

@@ -24,6 +24,9 @@ SYNCHRONIZE = {
 }
 """The same for its synchronisation: of the whole recording and all keypoints, as its demo has it."""
 
+AS_SEEN = {"interpolation": "'none'", "fill_large_gaps_with": "'nan'"}
+"""Changes with which its triangulation leaves gaps where it has no points."""
+
 STAGES = ("triangulation", "filtering", "markerAugmentation", "kinematics")
 PROGRAM = """
 import json, os, sys, time, tomllib
@@ -86,6 +89,20 @@ def run_pose2sim(
     (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
     seconds = json.loads((project / "seconds.json").read_text())
     return PeerResult(seconds, mots[0], mots[0].with_suffix(".osim"), trc)
+
+
+def triangulated(
+    python: str, project: Path, calibration: Path, poses: Path, settings: Mapping[str, str]
+) -> Path:
+    """Let it triangulate alone, without filling gaps: its TRC file. Arguments as `run_pose2sim`."""
+    (project / "calibration").mkdir(parents=True)
+    shutil.copy(calibration, project / "calibration")
+    shutil.copytree(poses, project / "pose")
+    printed = _run(python, project, SETTINGS | AS_SEEN | settings, ("triangulation",))
+    trcs = list((project / "pose-3d").glob("*.trc"))
+    if not trcs:
+        raise PeerFailed(_last_line(printed))
+    return trcs[0]
 
 
 def synchronized(python: str, project: Path, rate_hz: float) -> dict[str, Lag]:

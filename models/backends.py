@@ -24,8 +24,13 @@ class Detector(Protocol):
 class PoseEstimator(Protocol):
     """Finds the keypoints of persons whose boxes are known."""
 
-    def estimate(self, images: Sequence[Image], persons: Sequence[Detections]) -> list[Poses]:
-        """Return the keypoints of each image's persons, in the persons' order."""
+    def estimate(
+        self, images: Sequence[Image], persons: Sequence[Detections], with_maps: bool = False
+    ) -> list[Poses]:
+        """Return the keypoints of each image's persons, in the persons' order.
+
+        With their heatmaps if asked for, and if the model has any.
+        """
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from scipy.special import expit
 
 from models.assets import asset_folder
-from models.people import NOBODY, Detections, Poses
+from models.people import NOBODY, Detections, PoseMaps, Poses
 from pipeline.errors import PipelineError
 
 DETECTOR_ASSET, LANDMARK_ASSET = ASSETS = ("blazepose-detector", "blazepose-full")
@@ -66,31 +66,46 @@ class BlazePoseEstimator:
         self._network = _Network(path, threads)
 
     def estimate(
-        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], persons: Sequence[Detections]
+        self,
+        images: Sequence[UInt8[np.ndarray, "h w 3"]],
+        persons: Sequence[Detections],
+        with_maps: bool = False,
     ) -> list[Poses]:
         """Return the keypoints of each image's persons; NaN and 0 where there is nobody."""
-        return [self._estimate_one(*pair) for pair in zip(images, persons, strict=True)]
+        return [self._estimate_one(*pair, with_maps) for pair in zip(images, persons, strict=True)]
 
-    def _estimate_one(self, image, persons):
+    def _estimate_one(self, image, persons, with_maps):
         count = len(persons.scores)
         keypoints = np.full((count, KEYPOINTS, 2), np.nan)
         confidences = np.zeros((count, KEYPOINTS))
+        maps = None
+        if with_maps:
+            cells = np.zeros((count, KEYPOINTS, HEATMAP_PX, HEATMAP_PX), np.uint8)
+            maps = PoseMaps(cells, np.full((count, 2, 3), np.nan))
         for index, (box, rotation) in enumerate(zip(persons.boxes, persons.rotations, strict=True)):
-            if np.isfinite(box).all():
-                keypoints[index], confidences[index] = self._look(image, box, rotation)
-        return Poses(keypoints, confidences)
+            if not np.isfinite(box).all():
+                continue
+            center, side = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2])
+            keypoints[index], confidences[index], heatmaps = self._look(
+                image, center, side, rotation
+            )
+            if maps and confidences[index].any():
+                maps.probability[index] = np.rint(255 * expit(heatmaps)).transpose(2, 0, 1)
+                maps.map_from_image[index] = _affine(center, side, rotation, HEATMAP_PX)
+                maps.map_from_image[index, :, 2] -= 0.5  # a cell's centre, not its corner
+        return Poses(keypoints, confidences, maps)
 
-    def _look(self, image, box, rotation):
-        center, side = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2])
+    def _look(self, image, center, side, rotation):
         outputs = self._network.run(_crop(image, center, side, rotation, LANDMARK_PX))
         landmarks = next(o for o in outputs if o.shape[-1] == 195).reshape(-1, 5)[:KEYPOINTS]
         heatmaps = next(o for o in outputs if o.shape[-3:-1] == (HEATMAP_PX, HEATMAP_PX))[0]
         presence = float(next(o for o in outputs if o.shape == (1, 1))[0, 0])
+        heatmaps = heatmaps[..., :KEYPOINTS]
         if presence < MIN_SCORE:
-            return np.nan, 0.0
-        refined = refine(landmarks[:, :2] / LANDMARK_PX, heatmaps[..., :KEYPOINTS])
+            return np.nan, 0.0, heatmaps
+        refined = refine(landmarks[:, :2] / LANDMARK_PX, heatmaps)
         confidence = expit(landmarks[:, 3]) * expit(landmarks[:, 4])  # visible, and in the region
-        return center + (refined - 0.5) * side @ _turn(rotation).T, confidence
+        return center + (refined - 0.5) * side @ _turn(rotation).T, confidence, heatmaps
 
 
 class _Network:
@@ -121,11 +136,16 @@ def _turn(angle):
 
 def _crop(image, center, side, rotation, size_px):
     """Cut a turned square out of a BGR image: RGB, 0 to 1, black beyond the edge."""
-    scale = size_px / side
-    matrix = scale * _turn(-rotation)
-    shift = np.array([size_px / 2, size_px / 2]) - matrix @ center
-    crop = cv2.warpAffine(image, np.column_stack([matrix, shift]), (size_px, size_px))
+    affine = _affine(center, side, rotation, size_px)
+    crop = cv2.warpAffine(image, affine, (size_px, size_px))
     return cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) / np.float32(255)
+
+
+def _affine(center, side, rotation, size_px):
+    """Matrix (2, 3) from an image to a turned square of it, whose side becomes `size_px`."""
+    matrix = size_px / side * _turn(-rotation)
+    shift = np.array([size_px / 2, size_px / 2]) - matrix @ center
+    return np.column_stack([matrix, shift])
 
 
 @cache

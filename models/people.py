@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,16 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class PoseMaps:
+    """Heatmaps of the persons of one image."""
+
+    probability: UInt8[np.ndarray, "person keypoint row column"]
+    """That a cell shows the keypoint, in 255ths; all 0 where a person has no maps."""
+    map_from_image: Float[np.ndarray, "person 2 3"]
+    """Affine from px to cells (column, row), whose centres are at whole numbers; NaN without maps."""
+
+
+@dataclass(frozen=True)
 class Poses:
     """The keypoints of the persons of one image."""
 
@@ -26,6 +36,8 @@ class Poses:
     """px; NaN where a person has none."""
     confidences: Float[np.ndarray, "person keypoint"]
     """0 to 1."""
+    maps: PoseMaps | None = None
+    """If they were asked for, and the model has any."""
 
 
 NOBODY = Detections(np.empty((0, 4)), np.empty(0), np.empty(0))

@@ -199,7 +199,7 @@ class _Batch:
                 run_unit, job, stage, self.version, *before,
                 key=f"{stage}-{job.name}-{attempt}",
                 priority=priority,
-                resources=demands(job.trial, stage, declared),
+                resources=demands(job, stage, declared),
                 pure=False,
             )  # fmt: skip
             before = [futures[stage]]

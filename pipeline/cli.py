@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline import __version__
 from pipeline.cli_batch import batch
 from pipeline.cli_sessions import initialise, inspect
+from pipeline.cli_train import train
 from pipeline.cli_truth import evaluate, simulate
 from pipeline.errors import PipelineError
 from pipeline.terminal import Watch, console, errors, print_error
@@ -260,6 +261,7 @@ app.command("init")(initialise)
 app.command()(batch)
 app.command()(simulate)
 app.command()(evaluate)
+app.command()(train)
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlu
 from distributed.comm import resolve_address
 from distributed.system import MEMORY_LIMIT
 
+from pipeline.batch_plan import Job
 from pipeline.config import STAGES
 from pipeline.errors import PipelineError
-from stages.trial import Trial
 
 MEMORY_OF_A_WORKER = 2e9
 """Bytes; a worker holds the models and some of a video's frames."""
@@ -119,11 +119,14 @@ def notices_about(declared: set[str]) -> list[str]:
     return [f"no worker declares {kind}: {what[kind]} on any worker." for kind in missing]
 
 
-def demands(trial: Trial, stage: str, declared: set[str]) -> Mapping[str, float]:
+def demands(job: Job, stage: str, declared: set[str]) -> Mapping[str, float]:
     """What a stage asks of a worker: a GPU if it runs networks on the trial, else a CPU.
 
     Nothing that no worker declares: the scheduler would wait for one for ever.
     """
-    network = getattr(STAGES[stage], "RUNS_NETWORK", False) and not trial.poses
+    module = STAGES[stage]
+    network = hasattr(module, "runs_network") and module.runs_network(
+        job.trial, getattr(job.configure(job.trial), stage)
+    )
     kind = "GPU" if network else "CPU"
     return {kind: 1.0} if kind in declared else {}

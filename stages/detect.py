@@ -23,9 +23,6 @@ from stages.trial import Progress, Trial
 
 NEEDS = ("frames",)
 
-RUNS_NETWORK = True
-"""Where workers of a batch have a GPU, this stage asks for one."""
-
 FOLLOW_OVERLAP = 0.2
 """A person's boxes in neighbouring frames overlap at least this much (intersection over union)."""
 
@@ -169,6 +166,11 @@ def notices_about(views: dict[str, dict[str, np.ndarray]]) -> list[str]:
                 "person is followed: check, best in the overlay video, that it is the subject."
             )
     return notices
+
+
+def runs_network(trial: Trial, settings: Settings) -> bool:
+    """Whether the stage asks for a worker with a GPU, where a batch has any."""
+    return not trial.poses
 
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:

@@ -7,19 +7,18 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.backends import PoseEstimator, backend
-from models.people import Detections
+from models.people import Detections, Poses
 from models.vocabulary import Vocabulary, vocabulary, vocabulary_of_size
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.detect import batches
 from stages.frames import image_sizes, read_frames
+from stages.heatmap_file import FILE as HEATMAPS
+from stages.heatmap_file import HeatmapWriter
 from stages.poses import EXTERNAL, NOT_FOUND, read_poses
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "detect")
-
-RUNS_NETWORK = True
-"""Where workers of a batch have a GPU, this stage asks for one."""
 
 Views = dict[str, tuple[np.ndarray, np.ndarray]]
 """By camera: positions (frame, person, keypoint, 2), px, NaN where not found, and confidences
@@ -36,6 +35,9 @@ class Settings(BaseModel):
 
     batch_size: int = Field(16, gt=0)
     """Frames given to the model at once: bounds the memory."""
+    heatmaps: bool = False
+    """Keep the pose model's heatmaps for volumetric triangulation: about 0.1 MB a frame and camera,
+    some 5 kB compressed."""
 
 
 def find_keypoints(
@@ -44,8 +46,9 @@ def find_keypoints(
     estimator: PoseEstimator,
     settings: Settings,
     progress: Progress,
+    heatmaps: HeatmapWriter | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run the pose model on one camera's persons.
+    """Run the pose model on one camera's persons; keep its heatmaps where they can be written.
 
     Returns positions (frame, person, keypoint, 2) in px of the upright image, NaN where there is
     nobody, and confidences (frame, person, keypoint), 0 there.
@@ -57,7 +60,12 @@ def find_keypoints(
     poses = []
     for batch in batches(read_frames(video), settings.batch_size):
         regions = [Detections(boxes[i], rotations[i], scores[i]) for i, _, _ in batch]
-        poses += estimator.estimate([image for _, _, image in batch], regions)
+        images = [image for _, _, image in batch]
+        found = estimator.estimate(images, regions, with_maps=heatmaps is not None)
+        for (index, _, _), pose in zip(batch, found, strict=True):
+            if heatmaps and pose.maps:
+                heatmaps.keep(str(detections.camera.values), index, pose.maps)
+        poses += [Poses(each.keypoints, each.confidences) for each in found]
         progress(len(poses), len(boxes))
     return np.stack([each.keypoints for each in poses]), np.stack(
         [each.confidences for each in poses]
@@ -83,7 +91,11 @@ def as_dataset(views: Views, frames: int, names: tuple[str, ...]) -> xr.Dataset:
 
 
 def estimate_keypoints(
-    trial: Trial, detections: xr.Dataset, settings: Settings, progress: Progress
+    trial: Trial,
+    detections: xr.Dataset,
+    settings: Settings,
+    progress: Progress,
+    heatmaps: HeatmapWriter | None,
 ) -> tuple[Views, dict[str, str]]:
     """Run the pose model on every camera's video; return its keypoints, and what they are."""
     chosen = backend(detections.attrs["backend"])
@@ -96,6 +108,7 @@ def estimate_keypoints(
             estimator,
             settings,
             lambda done, total, index=index: progress(index * total + done, cameras * total),
+            heatmaps,
         )
         if not views[name][1][:, 0].any():
             raise PipelineError(
@@ -105,6 +118,12 @@ def estimate_keypoints(
     return views, {
         "backend": chosen.name, "vocabulary": chosen.vocabulary, "citation": chosen.citation
     }  # fmt: skip
+
+
+def heatmap_writer(trial: Trial, detections: xr.Dataset) -> HeatmapWriter:
+    """Return where the heatmaps of the trial's videos are to be kept."""
+    names = vocabulary(backend(detections.attrs["backend"]).vocabulary).keypoints
+    return HeatmapWriter(list(trial.videos), detections.sizes["frame"], names)
 
 
 def brought_keypoints(
@@ -165,6 +184,11 @@ def notices_about(views: Views, sizes: dict[str, tuple[int, int]]) -> list[str]:
     return notices
 
 
+def runs_network(trial: Trial, settings: Settings) -> bool:
+    """Whether the stage asks for a worker with a GPU, where a batch has any."""
+    return not trial.poses
+
+
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     if trial.poses:
@@ -179,8 +203,14 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     if trial.poses:
         views, source = brought_keypoints(trial, detections, timeline)
     else:
-        views, source = estimate_keypoints(trial, detections, settings, progress)
+        writer = heatmap_writer(trial, detections) if settings.heatmaps else None
+        views, source = estimate_keypoints(trial, detections, settings, progress, writer)
+        if writer:
+            writer.write(out / HEATMAPS)
     names = vocabulary(source["vocabulary"]).keypoints
     labelled = as_dataset(views, detections.sizes["frame"], names)
     save_dataset(labelled.assign_attrs(source), out / "keypoints.nc")
-    return notices_about(views, image_sizes(timeline))
+    notices = notices_about(views, image_sizes(timeline))
+    if settings.heatmaps and not (out / HEATMAPS).is_file():
+        notices.append(f"no heatmaps were kept: the backend '{source['backend']}' has none.")
+    return notices

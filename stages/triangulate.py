@@ -1,26 +1,39 @@
 """Triangulate: 2D keypoints of calibrated cameras to 3D points, robust to bad views."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 from pydantic import Field
 
 from calibration import Camera, check_geometry, read_cameras
 from models.geometric import Points, Tolerances, triangulate
+from models.learned import load_network, torch_device, triangulate_learned
+from models.weights import shipped_weights
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import image_sizes
+from stages.heatmap_file import FILE as HEATMAPS
+from stages.heatmap_file import opened
+from stages.heatmaps import MapsOf, on_timeline
 from stages.trial import Progress, Trial, no_progress
 
-NEEDS = ("frames", "synchronize")
+NEEDS = ("frames", "keypoints", "synchronize")
 
 
 class Settings(Tolerances):
     """Options of the triangulation."""
 
+    method: Literal["geometric", "algebraic", "volumetric"] = "geometric"
+    """Geometric trusts what the views agree on. Algebraic learned which keypoints to trust.
+    Volumetric also learned how a body holds together: for few cameras and hidden limbs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto is a GPU if there is one."""
     max_dropped_share: float = Field(0.35, gt=0, le=1)
     """The trial is refused if more of what cameras see must be dropped. One camera of four that is
     wrong throughout is 0.25."""
@@ -34,21 +47,54 @@ def triangulate_keypoints(
     position: Float[np.ndarray, "camera time keypoint 2"],
     confidence: Float[np.ndarray, "camera time keypoint"],
     interval_s: float,
+    names: Sequence[str],
     settings: Settings,
     progress: Progress = no_progress,
-) -> tuple[Points, Float[np.ndarray, "camera time keypoint"]]:
+    heatmaps: MapsOf | None = None,
+) -> tuple[Points, Float[np.ndarray, "camera time keypoint"], dict[str, str], list[str]]:
     """Triangulate pixel positions through the full camera model, distortion included.
 
-    Returns the points, and each view's reprojection error in pixels, NaN where a keypoint was not
-    seen or the point is not trusted.
+    Returns the points; each view's reprojection error in pixels, NaN where a keypoint was not seen
+    or the point is not trusted; how they came about; and notices. The learned methods start from the
+    geometric points, and keep them, with a notice, where there are no weights or too little memory.
+    `heatmaps` are for the volumetric method.
     """
     views = zip(cameras, position, strict=True)
     image = np.stack([camera.undistort(pixels) for camera, pixels in views])
     extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
     points = triangulate(image, confidence, extrinsics, interval_s, settings, progress)
+    how, notices = {"method": "geometric", "evidence": "keypoints"}, []
+    if settings.method != "geometric":
+        seen = image, confidence, extrinsics, names
+        learned, notices = _learned(points, seen, settings, progress, heatmaps)
+        if learned:
+            evidence = "keypoints and heatmaps" if heatmaps else "keypoints"
+            points, how = learned, {"method": settings.method, "evidence": evidence}
     projected = np.stack([camera.project(points.position) for camera in cameras])
     error = np.linalg.norm(projected - position, axis=-1)
-    return points, np.where(np.isfinite(points.ray_distance), error, np.nan)
+    return points, np.where(np.isfinite(points.ray_distance), error, np.nan), how, notices
+
+
+def _learned(
+    points: Points, seen: tuple, settings: Settings, progress: Progress, heatmaps: MapsOf | None
+) -> tuple[Points | None, list[str]]:
+    """Points of a learned method, None where it cannot run, and notices."""
+    instead = f"{settings.method} triangulation did not run, and geometric did instead"
+    device = torch_device(settings.device)
+    if shipped_weights(settings.method) is None:
+        return None, [f"{instead}: it has no weights here."]
+    try:
+        network = load_network(settings.method, device)
+        learned = triangulate_learned(network, *seen, points, settings, progress, heatmaps)
+    except torch.OutOfMemoryError:
+        return None, [f"{instead}: {device} has too little free memory."]
+    placed = np.isfinite(learned.position).all(-1) & (learned.view_used.sum(0) < 2)
+    if (share := placed.mean()) < 0.01:
+        return learned, []
+    return learned, [
+        f"{share:.0%} of the points are placed by the learned skeleton more than by the cameras: fewer "
+        "than two views agree with them."
+    ]
 
 
 def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
@@ -129,6 +175,28 @@ def checked_geometry(
     return problems + doubts
 
 
+def runs_network(trial: Trial, settings: Settings) -> bool:
+    """Whether the stage asks for a worker with a GPU, where a batch has any."""
+    return settings.method == "volumetric"
+
+
+@contextmanager
+def heatmaps_of(
+    trial: Trial,
+    settings: Settings,
+    keypoints: xr.Dataset,
+    timeline: xr.Dataset,
+    cameras: Sequence[Camera],
+) -> Iterator[MapsOf | None]:
+    """Open the trial's heatmaps, if they were kept and the method looks at them."""
+    path = trial.folder("keypoints") / HEATMAPS
+    if settings.method != "volumetric" or not path.is_file():
+        yield None
+        return
+    with opened(path) as stored:
+        yield on_timeline(stored, keypoints, timeline, cameras)
+
+
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     return {"calibration": trial.calibration, "world_up": trial.world_up}
@@ -143,11 +211,19 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
     confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
     interval_s = 1 / timeline.attrs["rate_hz"]
-    points, error_px = triangulate_keypoints(
-        cameras, position, confidence, interval_s, settings, progress
-    )
-    labelled = as_dataset(points, error_px, keypoints)
-    notices += notices_about(labelled, settings)
+    with heatmaps_of(trial, settings, keypoints, timeline, cameras) as heatmaps:
+        points, error_px, how, more = triangulate_keypoints(
+            cameras,
+            position,
+            confidence,
+            interval_s,
+            [str(name) for name in keypoints.keypoint.values],
+            settings,
+            progress,
+            heatmaps,
+        )
+    labelled = as_dataset(points, error_px, keypoints).assign_attrs(how)
+    notices += more + notices_about(labelled, settings)
     notices += checked_geometry(cameras, labelled, settings)
     save_dataset(labelled, out / "points.nc")
     return notices

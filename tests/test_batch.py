@@ -458,10 +458,14 @@ def test_an_address_that_is_none_is_told_at_once(address):
 
 def test_a_stage_never_asks_for_what_no_worker_has(session):
     (trial,) = open_session(session).select(trial="static1")
-    filmed = replace(trial, poses={})
+    filmed = Job("", session, replace(trial, poses={}), {}, ())
+    brought = Job("", session, trial, {}, ())
+    learned = replace(brought, overrides=("triangulate.method=volumetric",))
     assert demands(filmed, "detect", {"CPU", "GPU"}) == {"GPU": 1.0}
-    assert demands(trial, "detect", {"CPU", "GPU"}) == {"CPU": 1.0}
+    assert demands(brought, "detect", {"CPU", "GPU"}) == {"CPU": 1.0}
     assert demands(filmed, "kinematics", {"CPU", "GPU"}) == {"CPU": 1.0}
+    assert demands(brought, "triangulate", {"CPU", "GPU"}) == {"CPU": 1.0}
+    assert demands(learned, "triangulate", {"CPU", "GPU"}) == {"GPU": 1.0}
     assert demands(filmed, "detect", {"CPU"}) == {} == demands(filmed, "smooth", {"GPU"})
     assert notices_about(set()) == [] and "networks run on any" in notices_about({"CPU"})[0]
 

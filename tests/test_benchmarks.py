@@ -3,11 +3,36 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks import accuracy
+from benchmarks import accuracy, triangulation
+from benchmarks.chains import direct_linear, flexions_between
 from benchmarks.pose2sim import Lag, lags_in
 from benchmarks.synchronization_peer import errors_of, write_frames
+from benchmarks.triangulation_demo import by_choice, compared
+from benchmarks.triangulation_methods import (
+    ALGEBRAIC,
+    ALONE,
+    GEOMETRIC,
+    PLAIN,
+    VOLUMETRIC,
+    Found,
+    by_all,
+    points_of_trc,
+    with_variant,
+)
+from benchmarks.triangulation_recordings import Recording, with_swaps
+from benchmarks.triangulation_scores import DISTANCE, LENGTH, overall, swap_shares
+from benchmarks.triangulation_scores import errors_of as point_errors
+from benchmarks.triangulation_suite import suite, swap_plans, swap_table
+from models import algebraic, volumetric
+from models.multiview import JOINTS
+from models.simulation.detector import LEGS
+from models.simulation.performances import FIRST_SEED, MOTIONS
+from models.simulation.rig import place_cameras
 from models.simulation.scene import View
+from models.weights import shipped_weights
+from stages.export import write_trc
 from stages.poses import frame_files
 
 
@@ -66,6 +91,207 @@ def test_a_failure_counts_as_one_and_not_as_a_hit():
     assert found["median (ms)"] == pytest.approx(20)
     assert found["under half a frame (%)"] == pytest.approx(100 / 3)
     assert found["over 100 ms (%)"] == pytest.approx(100 / 3)
+
+
+STANDING = {
+    "Nose": (0.1, 1.65, 0), "Eye": (0.08, 1.7, 0.03), "Ear": (0, 1.68, 0.07), "Head": (0, 1.8, 0),
+    "Neck": (0, 1.45, 0), "Shoulder": (0, 1.4, 0.18), "Elbow": (0, 1.1, 0.25),
+    "Wrist": (0.1, 0.9, 0.28), "midHip": (0, 0.95, 0), "Hip": (0, 0.95, 0.09), "Knee": (0.05, 0.5, 0.1),
+    "Ankle": (0, 0.08, 0.1), "Heel": (-0.05, 0.02, 0.1), "BigToe": (0.18, 0.02, 0.08),
+    "SmallToe": (0.14, 0.02, 0.14),
+}  # fmt: skip
+"""Places of the right side, m: X forwards, Y up, Z to the right."""
+
+
+def standing() -> np.ndarray:
+    """Joints of a person, by halpe-26."""
+    mirrored = [1.0, 1.0, -1.0]
+    return np.array(
+        [
+            STANDING.get(name) or np.multiply(STANDING[name[1:]], mirrored if name[0] == "L" else 1)
+            for name in JOINTS
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def walker() -> Recording:
+    """A stiff person who moves forwards for 40 frames before four cameras, seen without errors."""
+    cameras = place_cameras(4, np.array([0.0, 1.0, 0.0]), np.random.default_rng(2))
+    truth = standing() + np.linspace(-0.4, 0.4, 40)[:, None, None] * [1.0, 0, 0]
+    pixels = np.stack([camera.project(truth) for camera in cameras])
+    return Recording(JOINTS, tuple(cameras), pixels, np.full(pixels.shape[:3], 0.9), 1 / 30, truth)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Small networks with random weights, which no number of is kept."""
+    torch.manual_seed(0)
+    cube = volumetric.Architecture(voxels=16, volume_channels=4, channels=16, context_channels=16)
+    return with_variant(
+        {
+            ALGEBRAIC: algebraic.Algebraic(algebraic.Architecture(channels=16, layers=1)).eval(),
+            VOLUMETRIC: volumetric.Volumetric(cube).eval(),
+        }
+    )
+
+
+def test_plain_least_squares_meets_where_all_rays_do(walker):
+    image = walker.image
+    image[1:, 3, 5] = np.nan
+    points = direct_linear(image, walker.camera_from_world)
+    assert np.isnan(points[3, 5]).all()
+    error = np.abs(points - walker.truth)
+    error[3, 5] = 0
+    assert error.max() < 1e-6
+
+
+def test_a_knee_between_keypoints_is_straight_or_bent_by_a_right_angle():
+    points = {name: place[None] for name, place in zip(JOINTS, standing(), strict=True)}
+    down = {"RHip": (0, 0.9, 0.1), "RKnee": (0, 0.5, 0.1), "RAnkle": (0, 0.1, 0.1)}
+    points |= {name: np.array([place]) for name, place in down.items()}
+    assert flexions_between(points)["knee_angle_r"] == pytest.approx([0], abs=1e-9)
+    points["RAnkle"] = np.array([[-0.4, 0.5, 0.1]])
+    assert flexions_between(points)["knee_angle_r"] == pytest.approx([90])
+
+
+def test_the_suite_of_triangulation_is_of_seeds_and_a_movement_that_training_never_saw():
+    plans = suite() + swap_plans()
+    assert max(plan.seed for plan in plans) < FIRST_SEED
+    assert {plan.motion for plan in plans} - set(MOTIONS) == {"dropjump"}
+    assert len({plan.model_dump_json() for plan in plans}) == len(plans)
+    assert all(plan.errors.swaps == 0 < plan.errors.jitter for plan in swap_plans())
+
+
+def test_forced_swaps_exchange_the_legs_of_one_view_and_nothing_else(walker):
+    changed, swapped = with_swaps(walker, seed=2)
+    assert 0 < swapped.sum() < len(swapped)
+    differs = (changed.pixels != walker.pixels).any(-1)
+    (camera,) = differs.any((1, 2)).nonzero()[0]
+    assert (differs[camera].any(1) == swapped).all()
+    legs = {JOINTS[index] for index in differs[camera].any(0).nonzero()[0]}
+    assert legs == {n for n in JOINTS if n[1:] in LEGS}
+    right, left = JOINTS.index("RKnee"), JOINTS.index("LKnee")
+    assert (changed.pixels[camera, swapped, right] == walker.pixels[camera, swapped, left]).all()
+
+
+def test_legs_are_right_only_if_near_nearer_than_the_others_and_there(walker):
+    truth = walker.truth
+    exchanged, missing = truth.copy(), truth.copy()
+    for part in LEGS:
+        pair = [JOINTS.index(f"{side}{part}") for side in "RL"]
+        exchanged[:, pair] = truth[:, pair[::-1]]
+        missing[:, pair] = np.nan
+    missing[:, JOINTS.index("RHip")] = truth[:, JOINTS.index("RHip")]
+    narrow = np.array([1, 1, 0.2])
+    for position, right, known in (
+        (truth, True, True),
+        (truth + [0.04, 0, 0], True, True),
+        (truth + [0.06, 0, 0], False, True),
+        (exchanged, False, True),
+        (missing, False, False),
+    ):
+        shares = swap_shares(Found.unsure(position), truth, JOINTS)
+        assert (shares["right"] == right).all() and (shares["known"] == known).all()
+    assert not swap_shares(Found.unsure(exchanged * narrow), truth * narrow, JOINTS)["right"].any()
+
+
+def test_a_swapped_frame_without_legs_is_not_corrected():
+    rows = pd.DataFrame(
+        {
+            "cameras": 2, "method": "a", "swapped": [True, True, True, True, False],
+            "right": [True, False, False, False, True], "known": [True, True, True, False, True],
+        }
+    )  # fmt: skip
+    (row,) = swap_table(rows).to_dict("records")
+    assert row["swapped frames"] == 4 and row["corrected (%)"] == 25
+    assert row["no legs given (%)"] == 25 and row["right without a swap (%)"] == 100
+
+
+def test_errors_are_compared_over_what_all_methods_know(walker):
+    near, far = walker.truth + [0, 0.01, 0], walker.truth + [0, 0, 0.03]
+    far[:, JOINTS.index("RWrist")] += [0, 0, 0.2]
+    near[:, JOINTS.index("RWrist")] = np.nan
+    deviation = np.full(far.shape, 0.05 / np.sqrt(3))
+    found = {GEOMETRIC: Found.unsure(near), VOLUMETRIC: Found(far, deviation)}
+    rows = point_errors(found, walker.truth, JOINTS)
+    table = overall(rows, [GEOMETRIC, VOLUMETRIC]).set_index("method")
+    assert table["MPJPE (mm)"].to_dict() == pytest.approx({GEOMETRIC: 10, VOLUMETRIC: 30})
+    assert table["known (%)"].to_dict() == pytest.approx({GEOMETRIC: 95, VOLUMETRIC: 100})
+    own = table.loc[VOLUMETRIC]
+    assert own["MPJPE, own (mm)"] == pytest.approx(30 + 200 / 20)
+    assert own["MPJPE where geometric has none (mm)"] == pytest.approx(230)
+    assert own["error / stated SD"] == pytest.approx(np.sqrt(0.95 * 30**2 + 0.05 * 230**2) / 50)
+    lengths = rows[rows.quantity == LENGTH]
+    assert lengths[VOLUMETRIC].max() < 1e-6 and lengths.isna()[GEOMETRIC].sum() == 1
+
+
+def test_the_bar_compares_samples_that_both_know():
+    rows = pd.DataFrame(
+        {
+            "movement": "gait", "cameras": [2, 2, 2, 4], "noise": 1.0, "quantity": DISTANCE,
+            GEOMETRIC: [40.0, 20.0, np.nan, 10.0], VOLUMETRIC: [20.0, 10.0, 500.0, 11.0],
+        }
+    )  # fmt: skip
+    swaps = pd.DataFrame(
+        {"cameras": [2, 3], "method": VOLUMETRIC, "swapped": True, "right": True, "known": True}
+    )
+    bar = triangulation.bar_of(rows, swaps)
+    assert bar.less == pytest.approx(50) and bar.corrected == {2: 100, 3: 100}
+    assert bar.worse == ["4 cameras, noise 1: 11.0 mm against 10.0"] and not bar.reached
+    assert triangulation.bar_of(rows[:3], swaps).reached
+
+
+def test_without_context_the_context_does_not_matter(walker, networks):
+    few = slice(None, None, 20)
+    before = by_all(walker, few, networks)
+    assert list(before) == [PLAIN, GEOMETRIC, ALGEBRAIC, ALONE, VOLUMETRIC]
+    context = networks[VOLUMETRIC].context
+    stored = {name: value.clone() for name, value in context.state_dict().items()}
+    with torch.no_grad():
+        for each in context.parameters():
+            each.add_(0.1)
+    after = by_all(walker, few, networks)
+    context.load_state_dict(stored)
+    np.testing.assert_array_equal(before[ALONE].position, after[ALONE].position)
+    assert np.abs(before[VOLUMETRIC].position - after[VOLUMETRIC].position).max() > 1e-4
+    assert np.abs(before[GEOMETRIC].position - walker.truth[few]).max() < 1e-6
+
+
+def test_without_context_the_volume_only_says_where_to_look(walker, networks):
+    few, read_out = slice(None, None, 20), networks[VOLUMETRIC].volume.read_out.weight
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        read_out.add_(0.3 * torch.randn(read_out.shape, generator=generator))
+    found = by_all(walker, few, networks)
+    with torch.no_grad():
+        read_out.zero_()
+    assert np.abs(found[ALONE].position - walker.truth[few]).max() < 1e-3
+
+
+def test_points_are_judged_by_cameras_that_did_not_make_them(walker, networks):
+    found = {chosen: by_choice(walker, chosen, networks) for chosen in ((0, 1, 2, 3), (0, 2))}
+    table = compared(walker, found).set_index(["cameras", "method"])
+    two = table.loc[2, GEOMETRIC]
+    assert two["reprojection (px)"] < 1e-3 and two["on removed cameras (px)"] < 1e-3
+    assert two["from geometric with all (mm)"] < 1e-3
+    assert np.isnan(table.loc[4, GEOMETRIC]["on removed cameras (px)"])
+
+
+def test_frames_that_pose2sim_cut_off_are_missing(walker, tmp_path):
+    names = ["Hip" if name == "midHip" else name for name in JOINTS]
+    time_s = np.arange(40) * walker.interval_s
+    write_trc(tmp_path / "a.trc", time_s[5:30], names, walker.truth[5:30])
+    points = points_of_trc(tmp_path / "a.trc", walker)
+    assert np.abs(points[5:30] - walker.truth[5:30]).max() < 1e-5
+    assert np.isnan(points[:5]).all() and np.isnan(points[30:]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shipped_weights(VOLUMETRIC) is None, reason="no weights are shipped")
+def test_the_shipped_network_is_better_than_geometry_before_two_cameras():
+    errors = triangulation.smoke().set_index("method")["MPJPE (mm)"]
+    assert errors[VOLUMETRIC] < errors[GEOMETRIC]
 
 
 @pytest.mark.slow

@@ -5,4 +5,8 @@ The data flows through the files in this order: `subject` scales an OpenSim mode
 and joint centres then are, `rig` places cameras, `occlusion` says which keypoints the body hides, and
 `detector` adds the errors of image detectors. `rendering` draws the body into images; `scene` joins
 them.
+
+`population` draws endless examples for training in torch, by the same rules: `crowd` has the people,
+`performances` and `random_motion` how they move, `rigs` the cameras, `capsules` what the body hides, and
+`detections` what the detectors see.
 """

@@ -154,14 +154,14 @@ def view_bias(
     names: Sequence[str], errors: Errors, random: Random
 ) -> Float[np.ndarray, "keypoint 2"]:
     """How far a view shifts each keypoint, in the image's plane at the person, m."""
-    spread = errors.view_bias * _by_keypoint(names, "bias_m")[:, None]
+    spread = errors.view_bias * by_keypoint(names, "bias_m")[:, None]
     return spread * random.normal(size=(len(names), 2))
 
 
 def _moving_error_m(points, names, hidden, camera, rate_hz, errors, random):
     """Errors that change, in the image's plane at the person, m (time, keypoint, 2)."""
     table, shape = parameters(), (len(points), len(names), 2)
-    size = {key: _by_keypoint(names, key)[:, None] for key in ("wander_m", "jitter_m")}
+    size = {key: by_keypoint(names, key)[:, None] for key in ("wander_m", "jitter_m")}
     wander = size["wander_m"] * correlated(shape, rate_hz, table["wander"]["correlation_s"], random)
     quick = size["jitter_m"] * random.normal(size=shape)
     behind = hidden[..., None]
@@ -187,7 +187,7 @@ def _moving_error_m(points, names, hidden, camera, rate_hz, errors, random):
     return error + np.where(out[..., None], thrown, 0)
 
 
-def _by_keypoint(names: Sequence[str], key: str) -> Float[np.ndarray, "keypoint"]:
+def by_keypoint(names: Sequence[str], key: str) -> Float[np.ndarray, "keypoint"]:
     """A parameter of each keypoint: that of the first group whose word is in its name."""
     groups = parameters()["keypoints"]
 

@@ -80,15 +80,48 @@ def keypoint_positions(
 
     Raises PipelineError if the model lacks a body.
     """
-    check_bodies(poses.names)
-    scale, placed = _body_scales(poses), {}
-    for name, (body, *location) in _all_landmarks().items():
-        moved = np.array(location) * scale[body] + (offsets_m or {}).get(name, 0.0)
-        if body == "head" and body not in poses.names:
-            body, moved = "torso", moved + np.array([0, HEAD_ABOVE_TORSO_M, 0]) * scale["torso"]
+    placed, scale = {}, _body_scales(poses)
+    for name, (body, location) in placements(poses.names).items():
         index = poses.names.index(body)
+        moved = location * scale[body] + (offsets_m or {}).get(name, 0.0)
         placed[name] = poses.position[:, index] + poses.rotation[:, index] @ moved
     return placed
+
+
+def placements(
+    bodies: Collection[str],
+) -> dict[str, tuple[str, Float[np.ndarray, "3"]]]:
+    """The body of each keypoint, and where on it: forwards, upwards, to the right.
+
+    In metres from the body's origin on a model of the reference `lengths`.
+
+    Raises PipelineError if the model lacks a body.
+    """
+    check_bodies(bodies)
+    placed = {
+        name: (body, np.array(location)) for name, (body, *location) in _all_landmarks().items()
+    }
+    if "head" in bodies:
+        return placed
+    above = np.array([0, HEAD_ABOVE_TORSO_M, 0])
+    return {
+        name: ("torso", location + above) if body == "head" else (body, location)
+        for name, (body, location) in placed.items()
+    }
+
+
+@cache
+def lengths() -> dict[str, tuple[str, str, float]]:
+    """From which body's origin to which the length of each body is, and the reference, m.
+
+    Hands are as long as their forearms, the head as the torso.
+    """
+    found = {}
+    for body, (start, end, reference) in _tables()["lengths"].items():
+        for side in (str, _mirrored) if _mirrored(body) != body else (str,):
+            found[side(body)] = (side(start), side(end), reference)
+    found |= {f"hand_{side}": found[f"radius_{side}"] for side in "rl"}
+    return found | {"head": found["torso"]}
 
 
 @cache
@@ -145,13 +178,11 @@ def _face() -> dict[str, np.ndarray]:
 
 def _body_scales(poses: BodyPoses) -> dict[str, float]:
     """Length of each body, relative to the reference model's."""
-    scales = {}
-    for body, (start, end, reference) in _tables()["lengths"].items():
-        for side in (str, _mirrored) if _mirrored(body) != body else (str,):
-            ends = (poses.position[0, poses.names.index(side(name))] for name in (start, end))
-            scales[side(body)] = float(np.linalg.norm(np.subtract(*ends))) / reference
-    scales |= {f"hand_{side}": scales[f"radius_{side}"] for side in "rl"}
-    return scales | {"head": scales["torso"]}
+    first = dict(zip(poses.names, poses.position[0], strict=True))
+    return {
+        body: float(np.linalg.norm(first[start] - first[end])) / reference
+        for body, (start, end, reference) in lengths().items()
+    }
 
 
 def stacked(

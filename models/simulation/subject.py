@@ -80,10 +80,14 @@ def scaled_to(model, person: Person, resize: bool = True) -> tuple[Person, Any]:
     return person, _scaled(proportioned, dict.fromkeys(bodies, size), person.mass_kg)
 
 
-def _factor(body: str, person: Person) -> float:
+def group_and_side(body: str) -> tuple[str, str]:
+    """Which of `GROUPS` a body is scaled with, and its side; `r` on the midline."""
     stem, _, side = body.rpartition("_") if body.endswith(("_r", "_l")) else (body, "", "r")
-    group = next((name for name, stems in GROUPS.items() if stem in stems), "trunk")
-    return person.segment_factors[f"{group}_{side}"]
+    return next((name for name, stems in GROUPS.items() if stem in stems), "trunk"), side
+
+
+def _factor(body: str, person: Person) -> float:
+    return person.segment_factors["_".join(group_and_side(body))]
 
 
 def _scaled(model, factors: dict[str, float], mass_kg: float):

@@ -1,0 +1,1 @@
+"""Training of the learned triangulation: recipes, steps, validation, checkpoints, model cards."""
