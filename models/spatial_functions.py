@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor, nn
 
 from models.opensim_model import opensim
@@ -82,21 +81,24 @@ def read_function(function: Any, where: str) -> PiecewisePolynomial:
 def _spline(function: Any, smooth: bool, where: str) -> PiecewisePolynomial:
     """Pieces between knots; outside, lines that go on with the slope at the end.
 
-    A cubic is known from values and slopes at both ends, so OpenSim itself tells its spline's.
+    Four values say which cubic a piece is. (OpenSim's own derivative would take a std::vector, whose
+    first use in a process decides whether OpenSim or ezc3d can pass such things on at all.)
     """
     x = np.array([function.getX(index) for index in range(function.getNumberOfPoints())])
     y = np.array([function.getY(index) for index in range(function.getNumberOfPoints())])
     if len(x) < 2 or np.any(np.diff(x) <= 0):
         raise PipelineError(f"{where} needs two points or more, each further along x than the last")
-    slope = np.diff(y) / np.diff(x)
-    pieces = np.stack([slope, y[:-1]], 1)
+    width = np.diff(x)[:, None]
+    pieces = np.stack([np.diff(y) / width[:, 0], y[:-1]], 1)
     if smooth:
-        package = opensim()
-        first = package.StdVectorInt([0])
-        slope = [function.calcDerivative(first, package.Vector(1, float(at))) for at in x]
-        pieces = CubicHermiteSpline(x, y, slope).c.T
+        shares = np.linspace(0, 1, 4)
+        at, package = x[:-1, None] + width * shares, opensim()
+        values = [[function.calcValue(package.Vector(1, float(p))) for p in piece] for piece in at]
+        pieces = np.linalg.solve(np.vander(shares), np.transpose(values)).T
+        pieces /= width ** np.arange(3, -1, -1)
+    end = np.polyval(np.polyder(pieces[-1]), width[-1, 0])
     before, after = np.zeros((2, 1, pieces.shape[1]))
-    before[0, -2:], after[0, -2:] = (slope[0], y[0]), (slope[-1], y[-1])
+    before[0, -2:], after[0, -2:] = (pieces[0, -2], y[0]), (end, y[-1])
     return PiecewisePolynomial(np.append(x[0], x), np.concatenate([before, pieces, after]))
 
 

@@ -1,5 +1,7 @@
 """Forward kinematics in torch, judged by OpenSim's own."""
 
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -456,3 +458,22 @@ def test_the_wrong_number_of_coordinates_or_bodies_is_an_error():
         skeleton(torch.zeros(39, dtype=torch.float64))
     with pytest.raises(ValueError, match="3 bodies' scale factors given; the skeleton has 22"):
         skeleton(torch.zeros(40, dtype=torch.float64), torch.ones(3, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("first", ["skeleton", "c3d"])
+def test_a_skeleton_and_a_c3d_file_may_follow_each_other_in_one_process(first, tmp_path):
+    """Both packages come from SWIG, and share its table of C++ types."""
+    jobs = {
+        "skeleton": "from models.skeleton import read_skeleton\n"
+        "from models.opensim_model import generic_model, load_model\n"
+        "known = generic_model('pose2sim')\n"
+        "read_skeleton(load_model(known.folder / known.model))\n",
+        "c3d": "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from stages.export import write_c3d\n"
+        f"write_c3d(Path({str(tmp_path / 'markers.c3d')!r}), np.arange(3) / 60, ['a', 'b'], np.ones((3, 2, 3)))\n",
+    }
+    order = sorted(jobs, key=lambda name: name != first)
+    command = [sys.executable, "-c", "".join(jobs[name] for name in order)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
