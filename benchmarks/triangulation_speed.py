@@ -16,7 +16,7 @@ from benchmarks.triangulation_methods import GEOMETRIC, PLAIN, Networks, geometr
 from benchmarks.triangulation_recordings import Recording, filmed
 from benchmarks.triangulation_suite import FIRST
 from models.context import joint_distances
-from models.multiview import JOINTS, body_frames
+from models.multiview import JOINTS, body_frames, rightwards
 from models.simulation.detector import Errors
 from models.simulation.population import Examples, Population, draw
 from models.training.cost import H200, Cost, cost_of
@@ -120,12 +120,9 @@ def _moved(network: Volumetric, mixed: bool) -> Volumetric:
 def _estimated(network: Volumetric, examples: Examples) -> Tensor:
     """Joints of examples, in their bodies' frames, m."""
     measured = joint_distances(examples.position).mean(1)
-    across = sum(
-        examples.position[:, :, JOINTS.index(f"R{part}")]
-        - examples.position[:, :, JOINTS.index(f"L{part}")]
-        for part in ("Hip", "Shoulder")
+    frames = body_frames(
+        examples.position[:, :, JOINTS.index("midHip")], rightwards(examples.position)
     )
-    frames = body_frames(examples.position[:, :, JOINTS.index("midHip")], across)
     with torch.inference_mode():
         return network.estimate(examples.views, frames, measured).position
 

@@ -137,6 +137,20 @@ def triangulate(
     )
 
 
+def ray_distances(
+    image: Float[np.ndarray, "camera time keypoint 2"],
+    confidence: Float[np.ndarray, "camera time keypoint"],
+    camera_from_world: Float[np.ndarray, "camera 3 4"],
+    position: Float[np.ndarray, "time keypoint 3"],
+    tolerances: Tolerances,
+) -> Float[np.ndarray, "camera time keypoint"]:
+    """Metres between points and rays, as `Points` has them; infinite behind a camera."""
+    rays = _rays(image, confidence, camera_from_world, tolerances)
+    observed = rays.seen & np.isfinite(position).all(-1).ravel()
+    distance = np.where(observed, rays.distance(position.reshape(-1, 3)), np.nan)
+    return distance.reshape(confidence.shape)
+
+
 def _rays(image, confidence, camera_from_world, tolerances) -> _Rays:
     cameras = len(image)
     image, confidence = image.reshape(cameras, -1, 2), confidence.reshape(cameras, -1)

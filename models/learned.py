@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from models.context import segment_lengths
-from models.geometric import Points, Tolerances
+from models.geometric import Points, Tolerances, ray_distances
 from models.heatmaps import Heatmaps
 from models.multiview import JOINTS, BodyFrames, Estimate, Views, body_frames
 from models.weights import load_weights, shipped_weights
@@ -23,12 +23,15 @@ FEWEST_JOINTS = 6
 """A view sees a person if it shows so many of their joints."""
 
 
-def torch_device(name: Literal["auto", "cpu", "cuda"]) -> str:
-    """Return the device to use. Raises PipelineError if a GPU is asked for and there is none."""
+def torch_device(name: Literal["auto", "cpu", "cuda"], asked: str) -> str:
+    """Return the device to use; auto is a GPU if there is one.
+
+    Raises PipelineError, with what the user `asked` for, if that is a GPU and there is none.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise PipelineError(
-            "triangulate.device is cuda, but torch finds no CUDA device here. Use auto or cpu; "
-            "`pipeline doctor` tells more."
+            f"{asked} is cuda, but torch finds no CUDA device here. Use auto or cpu, or install torch "
+            "for CUDA: https://pytorch.org/get-started. `pipeline doctor` tells more."
         )
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
@@ -76,15 +79,15 @@ def triangulate_learned(
     estimate = _estimate(network, views, frames, progress, heatmaps)
     position = torch.where(trusted[..., None], estimate.position[0], torch.nan)[:, joints]
     deviation = estimate.standard_deviation[0][:, joints]
-    return _replaced(
-        geometric,
-        columns,
-        position.numpy(),
-        deviation.numpy(),
-        image,
-        camera_from_world,
-        tolerances,
-    )
+    position, deviation = position.numpy(), deviation.numpy()
+    seen_there = image[:, :, columns], confidence[:, :, columns], camera_from_world
+    distance = ray_distances(*seen_there, position, tolerances)
+    result = Points(*(getattr(geometric, each.name).copy() for each in fields(Points)))
+    result.position[:, columns] = position
+    result.standard_deviation[:, columns] = np.where(np.isfinite(position), deviation, np.nan)
+    result.ray_distance[:, :, columns] = distance
+    result.view_used[:, :, columns] = distance <= tolerances.max_ray_distance_m
+    return result
 
 
 def _views(image, confidence, camera_from_world, joints) -> Views:
@@ -164,29 +167,3 @@ def _joined(estimates: Sequence[Estimate]) -> Estimate:
         torch.cat([each.position for each in estimates], 1),
         torch.cat([each.covariance for each in estimates], 1),
     )
-
-
-def _replaced(
-    geometric: Points, columns, position, deviation, image, camera_from_world, tolerances
-) -> Points:
-    """Put learned points in the place of geometric ones, and judge the views by them."""
-    seen = geometric.view_seen[:, :, columns]
-    distance = _ray_distance(image[:, :, columns], camera_from_world, position)
-    distance = np.where(seen, distance, np.nan)
-    result = Points(*(getattr(geometric, each.name).copy() for each in fields(Points)))
-    result.position[:, columns] = position
-    result.standard_deviation[:, columns] = np.where(np.isfinite(position), deviation, np.nan)
-    result.ray_distance[:, :, columns] = distance
-    result.view_used[:, :, columns] = distance <= tolerances.max_ray_distance_m
-    return result
-
-
-def _ray_distance(image, camera_from_world, position):
-    """Metres between points and rays at the points' depth; infinite behind the camera."""
-    rotation, translation = (
-        camera_from_world[:, None, None, :, :3],
-        camera_from_world[:, None, None, :, 3],
-    )
-    there = (rotation @ position[None, ..., None])[..., 0] + translation
-    beside = np.linalg.norm(image * there[..., 2:] - there[..., :2], axis=-1)
-    return np.where(there[..., 2] <= 0, np.inf, beside)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.multiview import JOINTS, BodyFrames, Estimate, body_frames
+from models.multiview import JOINTS, BodyFrames, Estimate, body_frames, rightwards
 
 FREEDOM = 4.0
 """Of Student's t: errors are heavier-tailed than a Gaussian's."""
@@ -12,10 +12,6 @@ USUAL_ERROR_M = 0.02
 FRAME_ERRORS = ((0.05, 10.0), (0.15, 30.0))
 """Standard deviations of where the body's frame is taken to be: m along each axis, degrees of
 heading; the second kind in a tenth of the frames."""
-
-_ACROSS = tuple(
-    (JOINTS.index(f"R{name}"), JOINTS.index(f"L{name}")) for name in ("Hip", "Shoulder")
-)
 
 
 def position_loss(
@@ -60,11 +56,11 @@ def uncertain_frames(
     shape = truth.shape[:2]
     rare = torch.rand(shape, generator=generator, device=truth.device) < 0.1
     place_m, turn_deg = (torch.where(rare, *pair[::-1]) for pair in zip(*FRAME_ERRORS, strict=True))
-    across = sum(truth[:, :, right] - truth[:, :, left] for right, left in _ACROSS)
+    across = rightwards(truth)
     angle = torch.deg2rad(turn_deg) * normal(*shape)
     x, z = across[..., 0], across[..., 2]
     turned = torch.stack(
         [x * angle.cos() + z * angle.sin(), 0 * x, z * angle.cos() - x * angle.sin()], -1
     )
-    hips = truth[:, :, _ACROSS[0]].mean(2)
+    hips = truth[:, :, [JOINTS.index("RHip"), JOINTS.index("LHip")]].mean(2)
     return body_frames(hips + place_m[..., None] * normal(*shape, 3), turned)

@@ -112,6 +112,14 @@ def body_frames(
     return BodyFrames(torch.stack([torch.linalg.cross(up, right), up, right], -1), hips)
 
 
+def rightwards(
+    position: Float[Tensor, "window frame joint 3"],
+) -> Float[Tensor, "window frame 3"]:
+    """From the left hip and shoulder to the right ones: a direction, m."""
+    pairs = [(JOINTS.index(f"R{part}"), JOINTS.index(f"L{part}")) for part in ("Hip", "Shoulder")]
+    return sum(position[:, :, right] - position[:, :, left] for right, left in pairs)
+
+
 def ray_equations(
     image: Float[Tensor, "window frame view joint 2"],
     extrinsics: Float[Tensor, "window frame view 3 4"],

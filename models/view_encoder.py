@@ -18,16 +18,12 @@ from models.multiview import (
     robust,
     solve,
 )
+from models.simulation.detector import LEGS
 
 PerRay = Float[Tensor, "window frame view joint"]
 SCALE_M = 0.03
 """A keypoint's usual error at the person."""
 FEATURES = 17
-LEGS = tuple(
-    any(part in name for part in ("Hip", "Knee", "Ankle", "Heel", "Toe")) and name != "midHip"
-    for name in JOINTS
-)
-"""Joints that detectors exchange together."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +153,7 @@ def exchange_loss(
     seen: Bool[Tensor, "window frame view joint"],
 ) -> Tensor:
     """Cross-entropy of the probability that a leg's keypoint is the other leg's."""
-    legs = torch.tensor(LEGS, device=seen.device) & seen
+    legs = torch.tensor([name[1:] in LEGS for name in JOINTS], device=seen.device) & seen
     told = trust.exchanged.clamp(1e-6, 1 - 1e-6)
     wrong = -torch.log(torch.where(swapped[..., None], told, 1 - told))
     return mean_of(wrong, legs)

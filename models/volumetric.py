@@ -26,8 +26,6 @@ ZOOM_DEVIATIONS = 6.0
 """Side of a joint's own volume, in standard deviations along each axis."""
 SMALLEST_M, LARGEST_M = 0.004, 0.25
 """Standard deviations between which volumes are made."""
-
-
 IDEA = 7
 """Channels of what the cube adds to the evidence alone."""
 LOOKED_AT = 1 / 16

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from pipeline.errors import PipelineError
 from pipeline.terminal import console
 
 VIEWS_OF_PLAN = 4
@@ -61,6 +60,7 @@ def train(
     """
     import torch
 
+    from models.learned import torch_device
     from models.training.run import BEST
     from pipeline.files import reporting_disk_errors
     from pipeline.recipes import read_recipe
@@ -68,7 +68,7 @@ def train(
     chosen = read_recipe(method, recipe or method, steps)
     folder = out or Path("training") / Path(recipe or method).stem
     torch.set_num_threads(chosen.threads)
-    where = _device(device)
+    where = torch.device(torch_device(device, "--device"))
     _tell_plan(chosen, where)
     if dry_run:
         return
@@ -82,19 +82,6 @@ def train(
             console.print(f"  model card  {escape(str(card))}", soft_wrap=True)
     if signalled:
         raise typer.Exit(KILLED_BY + signalled)
-
-
-def _device(name: str):
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PipelineError(
-            "--device cuda: torch finds no CUDA device here. Use --device cpu, or install torch for "
-            "CUDA: https://pytorch.org/get-started"
-        )
-    return torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-    )
 
 
 def _run(recipe, folder: Path, device, fresh: bool, minutes: float | None) -> int | None:

@@ -80,7 +80,7 @@ def _learned(
 ) -> tuple[Points | None, list[str]]:
     """Points of a learned method, None where it cannot run, and notices."""
     instead = f"{settings.method} triangulation did not run, and geometric did instead"
-    device = torch_device(settings.device)
+    device = torch_device(settings.device, "triangulate.device")
     if shipped_weights(settings.method) is None:
         return None, [f"{instead}: it has no weights here."]
     try:

@@ -118,6 +118,6 @@ def test_without_hips_there_is_no_place_to_look_at(missing, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_gpu_that_is_not_there_is_told():
-    assert torch_device("auto") == "cpu"
+    assert torch_device("auto", "--device") == "cpu"
     with pytest.raises(PipelineError, match="no CUDA device"):
-        torch_device("cuda")
+        torch_device("cuda", "--device")
