@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Job:
     overrides: tuple[str, ...]
     stages: tuple[str, ...] = ORDER
     """Those to run; of a static trial that only scales others, the first ones."""
+    networks: frozenset[str] = frozenset()
+    """Stages that run networks on the trial."""
 
     @property
     def name(self) -> str:
@@ -88,8 +90,8 @@ def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> 
         found = found or bool(chosen)
         for job in _jobs_of(name, session, chosen, tuple(overrides)):
             try:
-                job.configure(job.trial)
-                jobs.append(job)
+                networks = network_stages(job.trial, job.configure(job.trial))
+                jobs.append(replace(job, networks=networks))
             except PipelineError as error:
                 unreadable.append(Unreadable(name, job.trial.name, str(error)))
     if activities and not found:
@@ -98,6 +100,16 @@ def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> 
             f"{', '.join(sorted(activities))}."
         )
     return Plan(dataset, jobs, unreadable)
+
+
+def network_stages(trial: Trial, configuration: Configuration) -> frozenset[str]:
+    """Stages that run networks on a trial, and so ask for a worker with a GPU."""
+    return frozenset(
+        name
+        for name, stage in STAGES.items()
+        if hasattr(stage, "runs_network")
+        and stage.runs_network(trial, getattr(configuration, name))
+    )
 
 
 def _jobs_of(

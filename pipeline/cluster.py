@@ -12,7 +12,6 @@ from distributed.comm import resolve_address
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.batch_plan import Job
-from pipeline.config import STAGES
 from pipeline.errors import PipelineError
 
 MEMORY_OF_A_WORKER = 2e9
@@ -124,9 +123,5 @@ def demands(job: Job, stage: str, declared: set[str]) -> Mapping[str, float]:
 
     Nothing that no worker declares: the scheduler would wait for one for ever.
     """
-    module = STAGES[stage]
-    network = hasattr(module, "runs_network") and module.runs_network(
-        job.trial, getattr(job.configure(job.trial), stage)
-    )
-    kind = "GPU" if network else "CPU"
+    kind = "GPU" if stage in job.networks else "CPU"
     return {kind: 1.0} if kind in declared else {}

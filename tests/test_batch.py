@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from pipeline import cli
 from pipeline.batch import JobResult, run_jobs
-from pipeline.batch_plan import Job, find_sessions, make_plan, stages_to_run
+from pipeline.batch_plan import Job, find_sessions, make_plan, network_stages, stages_to_run
 from pipeline.cluster import connected, demands, notices_about
 from pipeline.config import configure
 from pipeline.dataset_report import means_over_repetitions
@@ -458,9 +458,13 @@ def test_an_address_that_is_none_is_told_at_once(address):
 
 def test_a_stage_never_asks_for_what_no_worker_has(session):
     (trial,) = open_session(session).select(trial="static1")
-    filmed = Job("", session, replace(trial, poses={}), {}, ())
-    brought = Job("", session, trial, {}, ())
-    learned = replace(brought, overrides=("triangulate.method=volumetric",))
+
+    def job(trial, *overrides):
+        bare = Job("", session, trial, {}, overrides)
+        return replace(bare, networks=network_stages(trial, bare.configure(trial)))
+
+    filmed, brought = job(replace(trial, poses={})), job(trial)
+    learned = job(trial, "triangulate.method=volumetric")
     assert demands(filmed, "detect", {"CPU", "GPU"}) == {"GPU": 1.0}
     assert demands(brought, "detect", {"CPU", "GPU"}) == {"CPU": 1.0}
     assert demands(filmed, "kinematics", {"CPU", "GPU"}) == {"CPU": 1.0}
