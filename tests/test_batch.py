@@ -290,7 +290,8 @@ def test_networks_run_where_a_gpu_is_declared_and_the_rest_does_not(client, sess
     assert result.failure is None
     # A trial that brings keypoints runs no network, and leaves the GPU alone.
     assert {unit.worker for unit in result.units} == {"1"}
-    filmed = replace(squats, trial=replace(squats.trial, poses={}, scaling_trial=None))
+    trial = replace(squats.trial, poses={}, scaling_trial=None)
+    filmed = replace(squats, trial=trial, networks=network_stages(trial, squats.configure(trial)))
     (result,) = run_here(client, filmed)
     assert {unit.stage for unit in result.units if unit.worker == "0"} >= {"detect", "keypoints"}
 
