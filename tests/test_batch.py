@@ -28,6 +28,7 @@ from pipeline.config import configure
 from pipeline.dataset_report import means_over_repetitions
 from pipeline.dataset_table import Repeated
 from pipeline.errors import PipelineError
+from pipeline.files import load_dataset
 from pipeline.runner import run_stage
 from pipeline.session import open_session
 from pipeline.simulate import plan_from, simulate
@@ -227,7 +228,10 @@ def test_results_are_the_same_bytes_whoever_computes_them(survivor, subjects, tm
 
 
 def contents(results: Path, below: tuple = ("",)) -> dict[str, bytes | dict]:
-    """What is in every file of results; but for `seconds`, which says how long a stage took."""
+    """What is in every file of results; but for `seconds`, which says how long a stage took.
+
+    Of NetCDF what it holds: HDF5 may lay the same content out in more than one way.
+    """
     found = {}
     for path in sorted(results.rglob("*")):
         name = path.relative_to(results).as_posix()
@@ -235,6 +239,8 @@ def contents(results: Path, below: tuple = ("",)) -> dict[str, bytes | dict]:
             found[name] = path.read_bytes()
             if path.name == "stage.json":
                 found[name] = {k: v for k, v in json.loads(found[name]).items() if k != "seconds"}
+            elif path.suffix == ".nc":
+                found[name] = repr(load_dataset(path).to_dict())
     return found
 
 
