@@ -217,7 +217,7 @@ def solve_inverse_kinematics(
     even with perfect markers.
     """
     package = opensim()
-    tasks = _marker_weights(ik_setup, set(marker_names(model)) & set(markers))
+    tasks = marker_weights(ik_setup, set(marker_names(model)) & set(markers))
     names, weights = list(tasks), np.array(list(tasks.values()))
     position = np.stack([markers[name] for name in names], axis=1)  # (time, marker, 3)
     known = np.isfinite(position).all(-1)
@@ -252,7 +252,11 @@ def solve_inverse_kinematics(
     return Motion(table, pd.DataFrame(shown, index, names))
 
 
-def _marker_weights(ik_setup: Path, available: set[str]) -> dict[str, float]:
+def marker_weights(ik_setup: Path, available: set[str]) -> dict[str, float]:
+    """Weights of the markers that a setup file wants to be tracked and that are available.
+
+    Raises PipelineError if these are fewer than half.
+    """
     tasks = ElementTree.parse(ik_setup).iter("IKMarkerTask")
     weights = {
         task.get("name"): float(task.findtext("weight"))

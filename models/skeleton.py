@@ -5,16 +5,30 @@ frames, markers) is stretched along that body's axes, and a joint's translation 
 factors of its parent body, unless they are themselves coordinates.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.skeleton_parts import Axis, Coordinates, Joint, Parts, read_parts
 from models.spatial_functions import PiecewisePolynomials
+
+
+class FramesAndAxes(NamedTuple):
+    """Ground and each joint's child body, and each joint's three axes of rotation, three of translation."""
+
+    rotation: Float[Tensor, "*batch frame 3 3"]
+    """From the frame to ground."""
+    position: Float[Tensor, "*batch frame 3"]
+    """In ground, m."""
+    velocity: Float[Tensor, "*batch axis 3"]
+    """In ground: what the joint's child turns by (first three axes) or moves by (others) as the
+    coordinate that drives it grows, rad or m per rad or m."""
+    origin: Float[Tensor, "*batch joint 3"]
+    """A point that the joint's three axes of rotation pass through, in ground, m."""
 
 
 class Skeleton(nn.Module):
@@ -36,6 +50,8 @@ class Skeleton(nn.Module):
     """Whether the model keeps the coordinate at its default; `forward` does not."""
     coupled: Bool[Tensor, "coordinate"]
     """Whether the coordinate follows another. What is given for it does not matter."""
+    driven_by: Int[Tensor, "axis"]
+    """The coordinate, itself not coupled, that moves each of the joints' six axes; -1 if none does."""
 
     def __init__(self, parts: Parts):
         super().__init__()
@@ -94,6 +110,8 @@ class Skeleton(nn.Module):
         terms[:, :, 0] = np.array([joint.parent.rotation for joint in joints]) @ terms[:, :, 0]
         terms[:, :, 2] = terms[:, :, 2] @ np.array([joint.child.rotation.T for joint in joints])
         self._register("rotation_terms", terms)
+        axis[:, 0] = [joint.parent.rotation @ joint.axes[0].direction for joint in joints]
+        self._register("rotation_axes", axis)
 
     def _register_translations(self, joints: list[Joint]) -> None:
         axis = np.array([[each.direction for each in joint.axes[3:]] for joint in joints])
@@ -120,6 +138,11 @@ class Skeleton(nn.Module):
             else:
                 sources.append(next(places))
                 lines.append((1.0, 0.0))
+        own = [-1 if axis.coordinate is None else axis.coordinate for axis in axes]
+        leads = torch.cat([torch.arange(len(self.coordinates)), self.driver])[self.coupled_source]
+        self.register_buffer(
+            "driven_by", functional.pad(leads, (0, 1), value=-1)[torch.tensor(own)]
+        )
         self._register("source", sources, int)
         self._register("slope", [slope for slope, _ in lines])
         self._register("intercept", [intercept for _, intercept in lines])
@@ -134,7 +157,7 @@ class Skeleton(nn.Module):
         Batches of coordinates (rad or m) and scale factors broadcast. NaN where a coordinate that
         moves the body is.
         """
-        rotation, position = self._frames(coordinates, scale)
+        rotation, position = self._frames(self._displacements(coordinates)[0], scale)
         return rotation[..., self.frame_of_body, :, :], position[..., self.frame_of_body, :]
 
     def marker_positions(
@@ -147,7 +170,7 @@ class Skeleton(nn.Module):
 
         Offsets, m, are from where the scaled model has the markers, along their bodies' axes.
         """
-        rotation, position = self._frames(coordinates, scale)
+        rotation, position = self._frames(self._displacements(coordinates)[0], scale)
         location = _apply(self.marker_location, self._frame_scale(scale)[..., self.marker_frame, :])
         if offsets is not None:
             location = location + offsets
@@ -158,9 +181,25 @@ class Skeleton(nn.Module):
         self, coordinates: Float[Tensor, "*batch coordinate"]
     ) -> Float[Tensor, "*batch coordinate"]:
         """Return the coordinates with coupled ones as those that they follow want them."""
-        _expect(coordinates.shape[-1], self.coordinates, "coordinates")
-        followers = self.couplers(coordinates[..., self.driver])
-        return torch.cat([coordinates, followers], -1)[..., self.coupled_source]
+        return self._settled(coordinates)[0]
+
+    def frames_and_axes(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "FramesAndAxes":
+        """Return where frames are, and the axes that their joints turn about and slide along."""
+        displacement, slope = self._displacements(coordinates)
+        rotation, position = self._frames(displacement, None)
+        angle, length = displacement.split(3, -1)
+        first, second, _ = self._turns(angle)
+        about = self.rotation_axes
+        second_axis = _apply(first, about[:, 1])
+        third_axis = _apply(first, _apply(second, about[:, 2]))
+        spin = torch.stack([about[:, 0].expand_as(second_axis), second_axis, third_axis], -2)
+        slide = self.translation_axes.mT.expand_as(spin)
+        above = rotation[..., self.parent, :, :]
+        direction = torch.cat([spin, slide], -2) @ above.mT
+        joint = self.location_in_parent.sum(-1) + _apply(self.translation_axes, length)
+        origin = position[..., self.parent, :] + _apply(above, joint)
+        velocity = slope[..., None] * direction.flatten(-3, -2)
+        return FramesAndAxes(rotation, position, velocity, origin)
 
     def _frame_scale(self, scale: Tensor | None) -> Float[Tensor, "*batch frame 3"]:
         if scale is None:
@@ -168,23 +207,43 @@ class Skeleton(nn.Module):
         _expect(scale.shape[-2], self.bodies, "bodies' scale factors")
         return functional.pad(scale[..., self.body_of_joint, :], (0, 0, 1, 0), value=1.0)
 
+    def _settled(
+        self, coordinates: Float[Tensor, "*batch coordinate"]
+    ) -> tuple[Float[Tensor, "*batch coordinate"], Float[Tensor, "*batch coordinate"]]:
+        """Settled coordinates, and how fast they change with those that they follow, or are."""
+        _expect(coordinates.shape[-1], self.coordinates, "coordinates")
+        followers, slopes = self.couplers.with_slopes(coordinates[..., self.driver])
+        settled = torch.cat([coordinates, followers], -1)[..., self.coupled_source]
+        own = torch.ones_like(coordinates)
+        return settled, torch.cat([own, slopes], -1)[..., self.coupled_source]
+
     def _displacements(
         self, coordinates: Float[Tensor, "*batch coordinate"]
-    ) -> Float[Tensor, "*batch joint 6"]:
-        """Angles about a joint's three axes, rad, and lengths along three, before scaling, m."""
-        coordinates = self.settled(coordinates)
-        curves = self.curves(coordinates[..., self.curve_coordinate])
-        values = functional.pad(torch.cat([coordinates, curves], -1), (0, 1))
-        return (values[..., self.source] * self.slope + self.intercept).unflatten(-1, (-1, 6))
+    ) -> tuple[Float[Tensor, "*batch joint 6"], Float[Tensor, "*batch axis"]]:
+        """Angles about a joint's three axes, rad, and lengths along three, before scaling, m.
 
-    def _steps(
-        self, coordinates: Float[Tensor, "*batch coordinate"], scale: Tensor | None
-    ) -> tuple[Float[Tensor, "*batch joint 3 3"], Float[Tensor, "*batch joint 3"]]:
-        """Rotation and position of each joint's child body in its parent body."""
-        angle, length = self._displacements(coordinates).split(3, -1)
+        And how fast they change with the coordinate that drives them.
+        """
+        coordinates, slope = self._settled(coordinates)
+        curves, steep = self.curves.with_slopes(coordinates[..., self.curve_coordinate])
+        values = functional.pad(torch.cat([coordinates, curves], -1), (0, 1))[..., self.source]
+        steep = steep * slope[..., self.curve_coordinate]
+        slopes = functional.pad(torch.cat([slope, steep], -1), (0, 1))[..., self.source]
+        displacement = values * self.slope + self.intercept
+        return displacement.unflatten(-1, (-1, 6)), slopes * self.slope
+
+    def _turns(self, angle: Float[Tensor, "*batch joint 3"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotation matrices (*batch, joint, 3, 3) about a joint's three axes."""
         fixed, cosine, sine = self.rotation_terms
         turn = fixed + angle.cos()[..., None, None] * cosine + angle.sin()[..., None, None] * sine
-        first, second, third = turn.unbind(-3)
+        return turn.unbind(-3)
+
+    def _steps(
+        self, displacement: Float[Tensor, "*batch joint 6"], scale: Tensor | None
+    ) -> tuple[Float[Tensor, "*batch joint 3 3"], Float[Tensor, "*batch joint 3"]]:
+        """Rotation and position of each joint's child body in its parent body."""
+        angle, length = displacement.split(3, -1)
+        first, second, third = self._turns(angle)
         rotation = first @ second @ third
         scale = self._frame_scale(scale)
         of_parent, of_child = scale[..., self.parent, :], scale[..., 1:, :]
@@ -193,10 +252,10 @@ class Skeleton(nn.Module):
         return rotation, joint - _apply(rotation, _apply(self.location_in_child, of_child))
 
     def _frames(
-        self, coordinates: Float[Tensor, "*batch coordinate"], scale: Tensor | None
+        self, displacement: Float[Tensor, "*batch joint 6"], scale: Tensor | None
     ) -> tuple[Float[Tensor, "*batch frame 3 3"], Float[Tensor, "*batch frame 3"]]:
         """Rotation and position of ground and each joint's child body, level by level."""
-        turns, steps = self._steps(coordinates, scale)
+        turns, steps = self._steps(displacement, scale)
         turns = turns.expand(*steps.shape[:-1], 3, 3)
         rotation = torch.eye(3, dtype=steps.dtype, device=steps.device)
         rotations = [rotation.expand(*steps.shape[:-2], 1, 3, 3)]

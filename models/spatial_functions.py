@@ -123,10 +123,17 @@ class PiecewisePolynomials(nn.Module):
 
     def forward(self, at: Float[Tensor, "*batch function"]) -> Float[Tensor, "*batch function"]:
         """Return each function's value at its own argument."""
+        return self.with_slopes(at)[0]
+
+    def with_slopes(
+        self, at: Float[Tensor, "*batch function"]
+    ) -> tuple[Float[Tensor, "*batch function"], Float[Tensor, "*batch function"]]:
+        """Return each function's value and derivative at its own argument."""
         piece = (at[..., None] > self.starts).sum(-1)
         function = torch.arange(at.shape[-1], device=at.device)
         at = at - self.origins[function, piece]
-        value = torch.zeros_like(at)
+        value = slope = torch.zeros_like(at)
         for coefficient in self.coefficients:
+            slope = slope * at + value
             value = value * at + coefficient[function, piece]
-        return value
+        return value, slope

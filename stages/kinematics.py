@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.assets import fingerprint
 from models.augmenter import MARKERS
+from models.batched_kinematics import solve_inverse_kinematics_batched
+from models.learned import torch_device
 from models.opensim_model import (
     GenericModel,
     Motion,
@@ -40,6 +43,10 @@ class Settings(BaseModel):
 
     model: str = "best"
     """`lai-uhlrich-2022`, `pose2sim`, `pose2sim-muscles`, or `best`: the first that is cached."""
+    solver: Literal["opensim", "batched"] = "opensim"
+    """OpenSim's own, sample after sample, or ours, which minimises the same for all samples at once."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the batched solver runs; auto is a GPU if there is one."""
     scaling_window_s: float = Field(0.5, gt=0)
     """Length of the stretch of standing that the model is scaled by."""
 
@@ -105,7 +112,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         model, scaling, notices = _scaled_model(trial, generic, labelled, settings, out)
         name, note, setup = generic.name, generic.note, generic.folder / generic.ik_setup
     model.printToXML(str(out / "scaled_model.osim"))
-    motion = solve_inverse_kinematics(model, setup, labelled.time.values, markers, progress)
+    motion = _solve(model, setup, labelled.time.values, markers, settings, progress)
     if motion.angles.empty:
         raise PipelineError("no sample of this trial has enough markers for inverse kinematics")
     rotational = rotational_coordinates(model)
@@ -114,6 +121,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     errors.to_csv(out / "marker_errors.csv", lineterminator="\n", float_format="%.6f")
     summary = {
         "model": {"name": name, "note": note, "opensim": opensim().GetVersion()},
+        "solver": settings.solver,
         "scaling": scaling,
         "units": {name: "deg" if name in rotational else "m" for name in motion.angles},
         "marker_rms_m": float(errors.marker_rms_m.mean()),
@@ -126,6 +134,13 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     notices.append(f"angles are those of the OpenSim model {name}. {note}")
     notices += notices_about_limits(motion, model)
     return notices + notices_about_fit(motion, len(labelled.time))
+
+
+def _solve(model, setup: Path, time_s, markers, settings: Settings, progress: Progress) -> Motion:
+    if settings.solver == "opensim":
+        return solve_inverse_kinematics(model, setup, time_s, markers, progress)
+    device = torch_device(settings.device, "kinematics.device")
+    return solve_inverse_kinematics_batched(model, setup, time_s, markers, progress, device)
 
 
 def _scaled_model(trial, generic: GenericModel, labelled, settings, out):

@@ -1,0 +1,107 @@
+"""How a skeleton's markers move with its coordinates: positions and their derivatives together.
+
+The geometric Jacobian: a marker turns about each axis of rotation, and slides along each axis of
+translation, of the joints between it and the ground.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from models.skeleton import Skeleton
+
+
+class MarkerJacobian(nn.Module):
+    """Positions of some of a skeleton's markers, and their derivatives by what moves them."""
+
+    free: Int[Tensor, "free"]
+    """The coordinates that move any of the markers and are neither locked nor coupled."""
+
+    def __init__(self, skeleton: Skeleton, markers: Sequence[str]):
+        super().__init__()
+        self.skeleton = skeleton
+        chosen = [skeleton.markers.index(name) for name in markers]
+        self._register("frame", skeleton.marker_frame[chosen])
+        self._register("location", skeleton.marker_location[chosen].sum(-1))
+        driven_by, below = skeleton.driven_by, _below(skeleton)
+        carries = below[:, self.frame].repeat_interleave(6, 0)
+        carries &= ((driven_by >= 0) & ~skeleton.locked[driven_by])[:, None]
+        axis, marker = carries.nonzero(as_tuple=True)  # of each pair of both that move together
+        free, column = driven_by[axis].unique(return_inverse=True)
+        self._register("free", free)
+        self._register("axis", axis)
+        self._register("marker", marker)
+        self._register("place", column * len(chosen) + marker)
+        self._register("turns", (axis % 6 < 3)[:, None])
+        self._register("active", axis.unique())
+        self._register("drives", (driven_by[self.active, None] == free).to(self.location))
+        self._register("above", _above(below, self.active).to(self.location))
+
+    def _register(self, name: str, values: Tensor) -> None:
+        self.register_buffer(name, values)
+
+    def forward(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "MovingMarkers":
+        """Return where the markers are and how they move."""
+        at = self.skeleton.frames_and_axes(coordinates)
+        turned = (at.rotation[..., self.frame, :, :] @ self.location[..., None])[..., 0]
+        position = at.position[..., self.frame, :] + turned
+        velocity = at.velocity[..., self.axis, :]
+        arm = position[..., self.marker, :] - at.origin[..., self.axis // 6, :]
+        moves = torch.where(self.turns, torch.linalg.cross(velocity, arm), velocity)
+        return MovingMarkers(position, at.velocity, moves)
+
+    def jacobian(self, moving: "MovingMarkers") -> Float[Tensor, "*batch free marker 3"]:
+        """Return how the markers move with the free coordinates, m per rad or m."""
+        size = len(self.free), len(self.frame)
+        flat = moving.moves.new_zeros(*moving.moves.shape[:-2], size[0] * size[1], 3)
+        return flat.index_add(-2, self.place, moving.moves).unflatten(-2, size)
+
+    def curvature(
+        self, moving: "MovingMarkers", pull: Float[Tensor, "*batch marker 3"]
+    ) -> Float[Tensor, "*batch free free"]:
+        """Return the second derivatives of the sum over markers of pull times position.
+
+        What moves with an axis turns with those above it too: the derivative of its movement by
+        such an axis's coordinate is that axis cross the movement. What curves and couplings of
+        coordinates add is left out.
+        """
+        torque = torch.linalg.cross(moving.moves, pull[..., self.marker, :])
+        torque = torch.zeros_like(moving.velocity).index_add(-2, self.axis, torque)
+        pairs = moving.velocity[..., self.active, :] @ torque[..., self.active, :].mT * self.above
+        return self.drives.mT @ (pairs + pairs.mT) @ self.drives
+
+
+class MovingMarkers(NamedTuple):
+    """Where markers are, and what moves them."""
+
+    position: Float[Tensor, "*batch marker 3"]
+    """In ground, m."""
+    velocity: Float[Tensor, "*batch axis 3"]
+    """Of the joints' axes, see `FramesAndAxes`."""
+    moves: Float[Tensor, "*batch pair 3"]
+    """Of a marker by an axis, per rad or m of the coordinate that drives it."""
+
+
+def _above(
+    below: Bool[Tensor, "joint frame"], axes: Int[Tensor, "axis"]
+) -> Float[Tensor, "axis axis"]:
+    """1 where the first axis turns the second, and 1/2 where it is that: sums count it twice."""
+    joint, order = axes // 6, axes % 6
+    same = joint[:, None] == joint
+    hangs = below[joint][:, joint + 1] & ~same
+    follows = same & (order[:, None] < order) & (order < 3)
+    itself = torch.eye(len(axes), device=axes.device) / 2
+    return ((hangs | follows) + itself) * (order < 3)[:, None]
+
+
+def _below(skeleton: Skeleton) -> Bool[Tensor, "joint frame"]:
+    """Whether a frame hangs on a joint. Frame 0 is ground, and the others the joints' children."""
+    joints = len(skeleton.parent)
+    below = torch.zeros(joints, joints + 1, dtype=torch.bool)
+    for joint, parent in enumerate(skeleton.parent):
+        below[:, joint + 1] = below[:, parent]
+        below[joint, joint + 1] = True
+    return below

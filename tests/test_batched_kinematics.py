@@ -1,0 +1,177 @@
+"""Batched inverse kinematics, judged by known poses, by autograd and by OpenSim's solver."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_skeleton import OPENCAP, load, random_poses
+
+from models.augmenter import MARKERS
+from models.batched_kinematics import Solver, solve_inverse_kinematics_batched
+from models.marker_jacobian import MarkerJacobian
+from models.opensim_model import generic_model, marker_weights, solve_inverse_kinematics
+from stages.trial import no_progress
+
+LEGS = [f"{name}_{side}" for name in ("hip_flexion", "knee_angle", "ankle_angle") for side in "rl"]
+
+
+def setup_of(name: str) -> Path:
+    if name == "lai-uhlrich-2022":
+        return OPENCAP / "Setup_IK.xml"
+    return generic_model(name).folder / generic_model(name).ik_setup
+
+
+def solver_of(name: str) -> Solver:
+    _, skeleton = load(name)
+    return Solver(skeleton, marker_weights(setup_of(name), set(MARKERS)), "cpu")
+
+
+def a_walk(skeleton, samples: int, turn_rad: float) -> torch.Tensor:
+    """Smooth coordinates of legs and arms that swing while the person turns and goes forward."""
+    time = torch.linspace(0, 2 * np.pi, samples, dtype=torch.float64)
+    pose = skeleton.default.repeat(samples, 1)
+
+    def put(name, values):
+        pose[:, skeleton.coordinates.index(name)] = values
+
+    for side, sign in (("r", 1), ("l", -1)):
+        put(f"hip_flexion_{side}", 0.4 * sign * time.sin() + 0.1)
+        put(f"knee_angle_{side}", 0.5 + 0.4 * sign * time.cos())
+        put(f"ankle_angle_{side}", 0.2 * sign * time.sin())
+        put(f"arm_flex_{side}", -0.4 * sign * time.sin())
+        put(f"arm_add_{side}", -0.4 + 0.0 * time)  # straight down, two of its angles are one
+        put(f"elbow_flex_{side}", 0.6 + 0.2 * time.cos())
+        put(f"pro_sup_{side}", 0.4 + 0.2 * time.sin())
+    put("pelvis_rotation", turn_rad * time / (2 * np.pi))
+    put("pelvis_tilt", -0.1 + 0.05 * time.sin())
+    put("pelvis_tx", 3 * time)
+    return pose
+
+
+@pytest.mark.parametrize("name", ["zoo", "pose2sim-muscles", "pose2sim"])
+def test_the_jacobian_is_autograds(name):
+    _, skeleton = load(name)
+    look = MarkerJacobian(skeleton, skeleton.markers)
+    poses = random_poses(skeleton, 3)
+    moving = look(poses)
+    torch.testing.assert_close(moving.position, skeleton.marker_positions(poses))
+    by_autograd = torch.stack([
+        torch.autograd.functional.jacobian(skeleton.marker_positions, pose) for pose in poses
+    ])  # fmt: skip
+    expected = by_autograd.permute(0, 3, 1, 2)[:, look.free]
+    torch.testing.assert_close(look.jacobian(moving), expected, atol=1e-12, rtol=0)
+    left = np.setdiff1d(range(len(skeleton.coordinates)), look.free)
+    still = skeleton.locked | skeleton.coupled
+    assert all(still[i] or not by_autograd[..., i].any() for i in left)
+
+
+def test_the_curvature_is_autograds_but_for_curved_joints():
+    _, skeleton = load("pose2sim")
+    look = MarkerJacobian(skeleton, MARKERS)
+    chosen = [skeleton.markers.index(name) for name in MARKERS]
+    pose = random_poses(skeleton, 1)[0]
+    pull = torch.randn(43, 3, generator=torch.manual_seed(1), dtype=torch.float64)
+
+    def total(pose):
+        return (pull * skeleton.marker_positions(pose)[chosen]).sum()
+
+    expected = torch.autograd.functional.hessian(total, pose)[look.free][:, look.free]
+    found = look.curvature(look(pose), pull)
+    straight = [i for i, c in enumerate(look.free) if "knee" not in skeleton.coordinates[c]]
+    both = np.ix_(straight, straight)
+    torch.testing.assert_close(found[both], expected[both], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["pose2sim", "lai-uhlrich-2022"])
+def test_markers_of_known_poses_give_the_poses_back_over_two_turns(name):
+    solver = solver_of(name)
+    truth = a_walk(solver.skeleton, 90, 4 * np.pi)
+    found = solver.solve(solver.markers(truth).position)
+    seen = solver.free
+    difference = (found - truth)[:, seen]
+    difference -= 2 * np.pi * (difference[0] / (2 * np.pi)).round()  # where it started from
+    assert difference.abs().max() < 1e-3
+    assert solver.distances(found, solver.markers(truth).position).max() < 1e-4
+
+
+def noisy_markers(solver: Solver, samples: int) -> np.ndarray:
+    """Markers (time, 43, 3) misplaced by a centimetre, with noise, some of them missing."""
+    truth = solver.markers(a_walk(solver.skeleton, samples, 1.0)).position.numpy()
+    random = np.random.default_rng(2)
+    position = truth + random.normal(0, 0.01, (1, *truth.shape[1:]))
+    position += random.normal(0, 0.005, truth.shape)
+    position[3:9, 5] = np.nan
+    position[12:15, 30:33] = np.nan
+    position[10] = np.nan
+    return position
+
+
+@pytest.mark.parametrize("name", ["pose2sim", "lai-uhlrich-2022"])
+def test_no_pose_of_opensims_solver_is_nearer_to_the_markers(name):
+    model, _ = load(name)
+    solver = solver_of(name)
+    weights = marker_weights(setup_of(name), set(MARKERS))
+    position = noisy_markers(solver, 24)
+    markers = dict(zip(weights, np.moveaxis(position, 1, 0), strict=True))
+    arguments = model, setup_of(name), np.arange(24) / 60, markers, no_progress
+    ours = solve_inverse_kinematics_batched(*arguments, "cpu")
+    theirs = solve_inverse_kinematics(*arguments)
+    assert list(ours.angles) == list(theirs.angles)
+    assert list(ours.angles.index) == list(theirs.angles.index) and len(ours.angles) == 23
+
+    def cost(motion):
+        return np.nan_to_num(motion.marker_error_m[list(weights)] ** 2) @ list(weights.values())
+
+    assert (cost(ours) <= cost(theirs) * (1 + 1e-6)).all()
+    difference = np.degrees(ours.angles - theirs.angles)[LEGS]
+    assert np.sqrt((difference**2).mean()).max() < 0.3  # OpenSim's solver is no surer of itself
+
+
+def test_clamped_coordinates_stay_in_their_range_and_the_rest_makes_the_best_of_it():
+    solver = solver_of("pose2sim")
+    knee = solver.skeleton.coordinates.index("knee_angle_r")
+    truth = solver.skeleton.default.repeat(5, 1)
+    truth[:, knee] = solver.skeleton.lower[knee] - 0.2
+    target = solver.markers(truth).position
+    found = solver.solve(target)
+    assert (found[:, knee] - solver.skeleton.lower[knee]).abs().max() < 1e-9
+    held = truth.clone()
+    held[:, knee] = solver.skeleton.lower[knee]
+    assert (solver.distances(found, target) ** 2 @ solver.weight < (
+        solver.distances(held, target) ** 2 @ solver.weight
+    )).all()  # fmt: skip
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 2**16))
+def test_a_sample_has_the_same_pose_whoever_its_neighbours_are(samples, seed):
+    solver = solver_of("pose2sim")
+    random = torch.Generator().manual_seed(seed)
+    target = solver.markers(a_walk(solver.skeleton, 40, 0.5)).position[:samples]
+    target = target + 0.01 * torch.randn(target.shape, generator=random, dtype=torch.float64)
+    together = solver.solve(target)
+    chosen = int(torch.randint(samples, (1,), generator=random))
+    alone = solver.solve(target[chosen : chosen + 1])
+    legs = [solver.skeleton.coordinates.index(name) for name in LEGS]
+    torch.testing.assert_close(together[chosen][legs], alone[0][legs], atol=2e-4, rtol=0)
+
+
+def test_no_samples_give_no_poses():
+    solver = solver_of("pose2sim")
+    empty = torch.empty(0, len(solver.weight), 3, dtype=torch.float64)
+    assert solver.solve(empty).shape == (0, len(solver.skeleton.coordinates))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_finds_the_same_poses():
+    solver = solver_of("pose2sim")
+    target = torch.from_numpy(noisy_markers(solver, 24)).nan_to_num(0.5)
+    here = solver.solve(target)
+    _, skeleton = load("pose2sim")
+    there = Solver(skeleton, marker_weights(setup_of("pose2sim"), set(MARKERS)), "cuda")
+    torch.testing.assert_close(there.solve(target.cuda()).cpu(), here, atol=1e-4, rtol=0)
+    skeleton.cpu()
