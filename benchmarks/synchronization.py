@@ -20,6 +20,7 @@ from rich.progress import track as progress
 from benchmarks.accuracy import run_all, table, version_of
 from benchmarks.recordings import CLOCKS, Case, Film, cases, film, scene_of
 from benchmarks.synchronization_peer import compared, peer_rows
+from calibration import read_cameras
 from models.clock_agreement import agreed_clocks
 from models.clock_search import Search
 from models.synchronization import STEP_S, Track
@@ -27,6 +28,8 @@ from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, replacing
 from pipeline.session import open_session
 from stages.clocks import ERRORS, Decision, decide
+from stages.frames import image_sizes
+from stages.persons import of_subject, only_person
 from stages.synchronize import own_clocks, tracks_of
 from stages.trial import Trial
 
@@ -124,7 +127,10 @@ def tracks_of_trial(trial: Trial) -> list[Track]:
     """What the cameras of a trial saw, whose keypoints have been found."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
-    return tracks_of(trial, keypoints, timeline, own_clocks(timeline))
+    own = own_clocks(timeline)
+    cameras, _ = read_cameras(trial.calibration, list(own), image_sizes(timeline))
+    subject = of_subject(keypoints, only_person(keypoints, "largest").person)
+    return tracks_of(subject, cameras, own)
 
 
 def agreed_s(tracks: Sequence[Track]) -> np.ndarray:

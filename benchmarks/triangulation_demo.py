@@ -26,10 +26,11 @@ Chosen = tuple[int, ...]
 
 
 def demo_recording() -> Recording | None:
-    """The demo's synchronised keypoints; None where it was not run."""
+    """The demo's synchronised keypoints, exchanged sides put right; None where it was not run."""
     if not (DEMO / "results" / "balancing" / "04_synchronize" / "keypoints.nc").is_file():
         return None
-    return of_trial(next(each for each in open_session(DEMO).trials() if each.name == "balancing"))
+    trials = open_session(DEMO).trials()
+    return of_trial(next(each for each in trials if each.name == "balancing")).repaired()
 
 
 def demo_table() -> pd.DataFrame | None:

@@ -90,18 +90,21 @@ def by_all(
 ) -> dict[str, Found]:
     """Triangulate some frames of a recording with every method; `peer` is Pose2Sim's Python.
 
-    What looks at neighbouring frames gets the whole recording.
+    What looks at neighbouring frames gets the whole recording. Ours get it with exchanged sides put
+    right, as in the pipeline.
     """
-    seeds = geometric(recording)
     plain = direct_linear(recording.image[:, frames], recording.camera_from_world)
-    found = {
-        PLAIN: Found.unsure(plain),
-        GEOMETRIC: Found(seeds.position[frames], seeds.standard_deviation[frames]),
-    }
-    found |= {name: learned(recording, frames, net, seeds) for name, net in networks.items()}
+    found = {PLAIN: Found.unsure(plain)} | by_ours(recording.repaired(), frames, networks)
     if peer:
         found[PEER] = _by_pose2sim(recording, frames, peer)
     return {name: found[name] for name in METHODS if name in found}
+
+
+def by_ours(recording: Recording, frames: slice, networks: Networks) -> dict[str, Found]:
+    """Triangulate some frames with the geometric method and with networks."""
+    seeds = geometric(recording)
+    found = {GEOMETRIC: Found(seeds.position[frames], seeds.standard_deviation[frames])}
+    return found | {name: learned(recording, frames, net, seeds) for name, net in networks.items()}
 
 
 def geometric(recording: Recording) -> Points:

@@ -11,10 +11,12 @@ from models.multiview import JOINTS, MIRRORED
 from models.simulation.detector import LEGS, bursts
 from models.simulation.landmarks import stacked
 from models.simulation.scene import View, interpolated, random_for
+from models.swaps import exchange
 from pipeline.files import load_dataset
 from pipeline.simulate import Plan, simulate
 from stages.frames import image_sizes
 from stages.trial import Trial
+from stages.triangulate import Settings, find_exchanged
 
 SWAPS_PER_S, SWAP_S = 1.5, 0.4
 """How often a view's legs are exchanged where that is forced, and how long on average."""
@@ -53,6 +55,17 @@ class Recording:
         cameras = tuple(self.cameras[index] for index in chosen)
         pixels, confidence = self.pixels[list(chosen)], self.confidence[list(chosen)]
         return replace(self, cameras=cameras, pixels=pixels, confidence=confidence)
+
+    def repaired(self) -> "Recording":
+        """Exchange left and right again where a view has them exchanged, as the pipeline does."""
+        settings = Settings()
+        swapped = find_exchanged(
+            self.cameras, self.pixels, self.confidence, self.interval_s, self.names, settings
+        )
+        pixels, confidence = (
+            exchange(each, swapped, self.names) for each in (self.pixels, self.confidence)
+        )
+        return replace(self, pixels=pixels, confidence=confidence)
 
 
 def filmed(plan: Plan) -> Recording:

@@ -17,6 +17,7 @@ from benchmarks.triangulation_methods import (
     VOLUMETRIC,
     Networks,
     by_all,
+    by_ours,
     shipped_networks,
 )  # fmt: skip
 from benchmarks.triangulation_recordings import Recording, filmed, with_swaps
@@ -89,6 +90,8 @@ def _swap_rows(case: Plan, peer: str | None) -> pd.DataFrame:
     recording, swapped = with_swaps(filmed(case), case.seed)
     frames = slice(None, None, EVERY_SWAPPED)
     found = by_all(recording, frames, shipped_networks(), peer)
+    kept = by_ours(recording, frames, shipped_networks())
+    found |= {f"{name}, sides kept": each for name, each in kept.items()}
     truth = recording.truth[frames]
     return pd.concat(
         pd.DataFrame(swap_shares(each, truth, recording.names)).assign(

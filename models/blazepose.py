@@ -5,11 +5,12 @@ constants are those of MediaPipe's published graphs (pose_detection and pose_lan
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from scipy.special import expit
 
 from models.assets import asset_folder
@@ -35,27 +36,48 @@ class BlazePoseDetector:
     def __init__(self, threads: int = 2):
         self._network = _Network(asset_folder(DETECTOR_ASSET) / "pose_detection.tflite", threads)
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
-        """Return the persons of each BGR image, best first."""
-        return [self._detect_one(image) for image in images]
+    def prepare(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> "_Squares":
+        """Letterbox each BGR image into a square."""
+        sizes = np.array([image.shape[1::-1] for image in images]).reshape(-1, 2)
+        squares = [
+            _crop(image, size / 2, int(size.max()), 0.0, DETECTOR_PX) * 2 - 1
+            for image, size in zip(images, sizes, strict=True)
+        ]
+        return _Squares(sizes, squares)
 
-    def _detect_one(self, image):
-        height, width = image.shape[:2]
-        side = max(height, width)
-        corner = np.array([(side - width) / 2, (side - height) / 2])  # of the letterbox, px
-        square = _crop(image, np.array([width / 2, height / 2]), side, 0.0, DETECTOR_PX)
-        outputs = self._network.run(square * 2 - 1)
-        regressions = next(output for output in outputs if output.shape[-1] == 12)[0]
-        logits = next(output for output in outputs if output.shape[-1] == 1)[0, :, 0]
-        scores = expit(np.clip(logits, -100, 100))
-        likely = np.flatnonzero(scores >= MIN_SCORE)
-        if not len(likely):
-            return NOBODY
-        points = regressions[likely].reshape(-1, 6, 2) / DETECTOR_PX
-        points[:, [0, 2, 3, 4, 5]] += _anchors()[likely, None]
-        order = _merge(points, scores[likely])
-        hips, reach = (points[order][:, i] * side - corner for i in (2, 3))
-        return _regions(hips, reach, scores[likely][order])
+    def infer(self, prepared: "_Squares") -> list[list[np.ndarray]]:
+        """Run the network on one square after another: it takes one image."""
+        return [self._network.run(square) for square in prepared.squares]
+
+    def read(self, prepared: "_Squares", outputs: list[list[np.ndarray]]) -> list[Detections]:
+        """Return the persons of each image, best first."""
+        return [_persons(*pair) for pair in zip(prepared.sizes, outputs, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Letterboxed images for the detector."""
+
+    sizes: Int[np.ndarray, "image 2"]
+    """Width and height, px."""
+    squares: list[Float[np.ndarray, "side side 3"]]
+
+
+def _persons(size, outputs):
+    """Read the detector's output for an image of a size (width, height)."""
+    side = int(size.max())  # so that the network's precision is kept
+    corner = (side - size) / 2  # of the letterbox, px
+    regressions = next(output for output in outputs if output.shape[-1] == 12)[0]
+    logits = next(output for output in outputs if output.shape[-1] == 1)[0, :, 0]
+    scores = expit(np.clip(logits, -100, 100))
+    likely = np.flatnonzero(scores >= MIN_SCORE)
+    if not len(likely):
+        return NOBODY
+    points = regressions[likely].reshape(-1, 6, 2) / DETECTOR_PX
+    points[:, [0, 2, 3, 4, 5]] += _anchors()[likely, None]
+    order = _merge(points, scores[likely])
+    hips, reach = (points[order][:, i] * side - corner for i in (2, 3))
+    return _regions(hips, reach, scores[likely][order])
 
 
 class BlazePoseEstimator:
@@ -65,47 +87,85 @@ class BlazePoseEstimator:
         path = asset_folder(LANDMARK_ASSET) / "pose_landmark_full.tflite"
         self._network = _Network(path, threads)
 
-    def estimate(
+    def prepare(
         self,
         images: Sequence[UInt8[np.ndarray, "h w 3"]],
         persons: Sequence[Detections],
         with_maps: bool = False,
-    ) -> list[Poses]:
+    ) -> "_Crops":
+        """Cut the turned square of each person out of the BGR images."""
+        regions = [_turned_squares(each) for each in persons]
+        crops = [
+            [_crop(image, *where, LANDMARK_PX) if where else None for where in of_image]
+            for image, of_image in zip(images, regions, strict=True)
+        ]
+        return _Crops(regions, crops, with_maps)
+
+    def infer(self, prepared: "_Crops") -> list[list[list[np.ndarray] | None]]:
+        """Run the network on one crop after another: it takes one image."""
+        return [
+            [None if crop is None else self._network.run(crop) for crop in of_image]
+            for of_image in prepared.crops
+        ]
+
+    def read(self, prepared: "_Crops", outputs: list[list[list[np.ndarray] | None]]) -> list[Poses]:
         """Return the keypoints of each image's persons; NaN and 0 where there is nobody."""
-        return [self._estimate_one(*pair, with_maps) for pair in zip(images, persons, strict=True)]
+        pairs = zip(prepared.regions, outputs, strict=True)
+        return [_poses(*pair, prepared.with_maps) for pair in pairs]
 
-    def _estimate_one(self, image, persons, with_maps):
-        count = len(persons.scores)
-        keypoints = np.full((count, KEYPOINTS, 2), np.nan)
-        confidences = np.zeros((count, KEYPOINTS))
-        maps = None
-        if with_maps:
-            cells = np.zeros((count, KEYPOINTS, HEATMAP_PX, HEATMAP_PX), np.uint8)
-            maps = PoseMaps(cells, np.full((count, 2, 3), np.nan))
-        for index, (box, rotation) in enumerate(zip(persons.boxes, persons.rotations, strict=True)):
-            if not np.isfinite(box).all():
-                continue
-            center, side = (box[:2] + box[2:]) / 2, max(box[2:] - box[:2])
-            keypoints[index], confidences[index], heatmaps = self._look(
-                image, center, side, rotation
-            )
-            if maps and confidences[index].any():
-                maps.probability[index] = np.rint(255 * expit(heatmaps)).transpose(2, 0, 1)
-                maps.map_from_image[index] = _affine(center, side, rotation, HEATMAP_PX)
-                maps.map_from_image[index, :, 2] -= 0.5  # a cell's centre, not its corner
-        return Poses(keypoints, confidences, maps)
 
-    def _look(self, image, center, side, rotation):
-        outputs = self._network.run(_crop(image, center, side, rotation, LANDMARK_PX))
-        landmarks = next(o for o in outputs if o.shape[-1] == 195).reshape(-1, 5)[:KEYPOINTS]
-        heatmaps = next(o for o in outputs if o.shape[-3:-1] == (HEATMAP_PX, HEATMAP_PX))[0]
-        presence = float(next(o for o in outputs if o.shape == (1, 1))[0, 0])
-        heatmaps = heatmaps[..., :KEYPOINTS]
-        if presence < MIN_SCORE:
-            return np.nan, 0.0, heatmaps
-        refined = refine(landmarks[:, :2] / LANDMARK_PX, heatmaps)
-        confidence = expit(landmarks[:, 3]) * expit(landmarks[:, 4])  # visible, and in the region
-        return center + (refined - 0.5) * side @ _turn(rotation).T, confidence, heatmaps
+Region = tuple[Float[np.ndarray, "2"], float, float] | None
+"""Centre and side (px) of a square, and its turn (rad); None where there is nobody."""
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """What the pose model looks at: by image, then by person."""
+
+    regions: list[list[Region]]
+    crops: list[list[Float[np.ndarray, "side side 3"] | None]]
+    with_maps: bool
+
+
+def _turned_squares(persons: Detections) -> list[Region]:
+    return [
+        ((box[:2] + box[2:]) / 2, max(box[2:] - box[:2]), rotation)
+        if np.isfinite(box).all()
+        else None
+        for box, rotation in zip(persons.boxes, persons.rotations, strict=True)
+    ]
+
+
+def _poses(regions, outputs, with_maps):
+    """Read the pose model's outputs for the persons of one image."""
+    count = len(regions)
+    keypoints = np.full((count, KEYPOINTS, 2), np.nan)
+    confidences = np.zeros((count, KEYPOINTS))
+    maps = None
+    if with_maps:
+        cells = np.zeros((count, KEYPOINTS, HEATMAP_PX, HEATMAP_PX), np.uint8)
+        maps = PoseMaps(cells, np.full((count, 2, 3), np.nan))
+    for index, (region, of_person) in enumerate(zip(regions, outputs, strict=True)):
+        if region is None:
+            continue
+        keypoints[index], confidences[index], heatmaps = _pose(*region, of_person)
+        if maps and confidences[index].any():
+            maps.probability[index] = np.rint(255 * expit(heatmaps)).transpose(2, 0, 1)
+            maps.map_from_image[index] = _affine(*region, HEATMAP_PX)
+            maps.map_from_image[index, :, 2] -= 0.5  # a cell's centre, not its corner
+    return Poses(keypoints, confidences, maps)
+
+
+def _pose(center, side, rotation, outputs):
+    landmarks = next(o for o in outputs if o.shape[-1] == 195).reshape(-1, 5)[:KEYPOINTS]
+    heatmaps = next(o for o in outputs if o.shape[-3:-1] == (HEATMAP_PX, HEATMAP_PX))[0]
+    presence = float(next(o for o in outputs if o.shape == (1, 1))[0, 0])
+    heatmaps = heatmaps[..., :KEYPOINTS]
+    if presence < MIN_SCORE:
+        return np.nan, 0.0, heatmaps
+    refined = refine(landmarks[:, :2] / LANDMARK_PX, heatmaps)
+    confidence = expit(landmarks[:, 3]) * expit(landmarks[:, 4])  # visible, and in the region
+    return center + (refined - 0.5) * side @ _turn(rotation).T, confidence, heatmaps
 
 
 class _Network:

@@ -49,6 +49,23 @@ class Search:
         }
         return cls(pairs, len(rays), steps)
 
+    @classmethod
+    def of_everyone(cls, people: Sequence[Sequence[Track]], max_offset_s: float) -> "Search":
+        """Compare all persons of each camera (tracks by camera) with all of each other one.
+
+        Nobody needs to know who is who: the movements of two persons agree at no offset in particular.
+        """
+        rays = [[Rays.of(track) for track in each] for each in people]
+        steps, pairs = int(max_offset_s / STEP_S), {}
+        for one, other in combinations(range(len(rays)), 2):
+            each = [compare(a, b, steps) for a in rays[one] for b in rays[other]]
+            agreement, motion = (
+                np.sum([getattr(pair, what) for pair in each], 0)
+                for what in ("agreement", "motion")
+            )
+            pairs[one, other] = Evidence(agreement, motion)
+        return cls(pairs, len(rays), steps)
+
     def between(
         self, one: int, other: int, lag: Int[np.ndarray, "any"]
     ) -> Float[np.ndarray, "2 any"]:

@@ -151,12 +151,21 @@ def ray_distances(
     return distance.reshape(confidence.shape)
 
 
+def ray_equations(
+    image: Float[np.ndarray, "camera *points 2"],
+    camera_from_world: Float[np.ndarray, "camera 3 4"],
+) -> Float[np.ndarray, "camera *points 2 4"]:
+    """Rows that a point in homogeneous coordinates makes zero, in metres."""
+    between = (slice(None), *[None] * (image.ndim - 2))
+    last, first = camera_from_world[*between, None, 2], camera_from_world[*between, :2]
+    return image[..., None] * last - first
+
+
 def _rays(image, confidence, camera_from_world, tolerances) -> _Rays:
     cameras = len(image)
     image, confidence = image.reshape(cameras, -1, 2), confidence.reshape(cameras, -1)
     seen = np.isfinite(image).all(-1) & (confidence >= tolerances.min_confidence)
-    x_and_y = np.where(seen[..., None], image, 0.0)[..., None]
-    equations = x_and_y * camera_from_world[:, None, None, 2] - camera_from_world[:, None, :2]
+    equations = ray_equations(np.where(seen[..., None], image, 0.0), camera_from_world)
     return _Rays(seen, np.where(seen, confidence, 0.0) ** 2, equations, camera_from_world[:, 2])
 
 

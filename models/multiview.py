@@ -6,14 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.vocabulary import vocabulary
+from models.vocabulary import mirrored, vocabulary
 
 JOINTS = vocabulary("halpe-26").keypoints
 """The joints of the learned methods: all of the marker augmenter's 20, and the head's."""
-MIRRORED = tuple(
-    JOINTS.index({"L": "R", "R": "L"}[name[0]] + name[1:]) if name[1:2].isupper() else index
-    for index, name in enumerate(JOINTS)
-)
+MIRRORED = mirrored(JOINTS)
 """Index of each joint's partner on the other side; of itself on the midline."""
 FAR_M = 3.0
 """A person's joints are so near to their middle, or nearer: a prior so weak that it only decides

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
+SEVERAL = 0.02
+"""Several people are in view if a camera shows them in a larger share of its frames: fewer are mistakes."""
+
 
 @dataclass(frozen=True)
 class Detections:

@@ -4,6 +4,7 @@ import io
 import sys
 import tempfile
 import traceback
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from pipeline import __version__
 from pipeline.cli_batch import batch
+from pipeline.cli_models import Quality, models, with_quality
 from pipeline.cli_sessions import initialise, inspect
 from pipeline.cli_train import train
 from pipeline.cli_truth import evaluate, simulate
@@ -28,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-models = typer.Typer(help="List, fetch, verify and import the model files.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
 From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Run again from here.")]
@@ -67,9 +68,17 @@ def run(
             metavar="CAMERA,CAMERA", help="Use these cameras only; results/TRIAL_CAMERA-CAMERA."
         ),
     ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(
+            metavar="largest|central|1|2|…|all",
+            help="Whom to follow if several people are in view; results/TRIAL_person2.",
+        ),
+    ] = None,
     first: From = None,
     last: To = None,
     force: Force = False,
+    quality: Quality = None,
     overrides: Set = None,
     dump_frames: Annotated[
         bool, typer.Option("--dump-frames", help="Also write every video frame as an image.")
@@ -88,7 +97,9 @@ def run(
       pipeline run sessions/subject2 --trial squats1 --set smooth.cutoff_hz=8
       pipeline run sessions/subject2 --from smooth --to export
       pipeline run sessions/subject2 --activity squats --compare
+      pipeline run sessions/subject2 --quality best
       pipeline run sessions/subject2 --activity squats --cameras Cam1,Cam3
+      pipeline run sessions/subject2 --trial squats1 --person all
     """
     from pipeline.session import open_session, with_cameras
 
@@ -101,8 +112,9 @@ def run(
         console.print(f"[yellow]note[/] {escape(note)}", highlight=False, soft_wrap=True)
     if dump_frames:
         _dump_frames(trials)
-    overrides = [*(overrides or []), *(["report.compare=true"] if compare else [])]
-    _run_trials(found, trials, overrides, first, last, force)
+    overrides = with_quality(overrides, quality)
+    overrides += ["report.compare=true"] if compare else []
+    _run_trials(found, trials, overrides, first, last, force, person)
 
 
 @app.command()
@@ -111,6 +123,7 @@ def demo(
         "sessions/demo"
     ),
     force: Force = False,
+    quality: Quality = None,
     overrides: Set = None,
 ) -> None:
     """Build a session from real footage of four cameras, and run it.
@@ -128,7 +141,7 @@ def demo(
 
     with reporting_disk_errors(folder):
         session = open_session(build_demo(folder))
-    _run_trials(session, session.select(), overrides or [], None, None, force)
+    _run_trials(session, session.select(), with_quality(overrides, quality), None, None, force)
 
 
 @app.command()
@@ -148,28 +161,36 @@ def doctor() -> None:
 
 def _run_trials(
     session, trials: list[Trial], overrides: list[str], first: str | None, last: str | None,
-    force: bool,
+    force: bool, person: str | None = None,
 ) -> None:  # fmt: skip
     """Run the trials one by one; one that fails does not keep the others from running."""
     from pipeline.config import configure
+    from pipeline.persons import ALL, parse_person, trials_of
     from pipeline.runner import run_trial
 
     def configuration_of(trial: Trial):
         return configure(trial.activity, session.settings, overrides)
 
-    for trial in trials:  # a mistake in the settings is told before anything runs
-        configuration_of(trial)
+    asked = None if person is None else parse_person(person)
+    # A mistake in the settings is told before anything runs.
+    usual = [configuration_of(trial).synchronize.person for trial in trials]
+    pairs = zip(trials, usual, strict=True)
     failed: dict[str, PipelineError] = {}
-    for trial in trials:
-        console.print(f"[bold]{trial.name}[/] ({trial.activity}, {len(trial.cameras)} cameras)")
+    count = 0
+    for trial in chain.from_iterable(trials_of(each, asked, who) for each, who in pairs):
+        count += 1
+        whom = f", person {trial.person}" if trial.person else ""
+        console.print(
+            f"[bold]{trial.name}[/] ({trial.activity}, {len(trial.cameras)} cameras{whom})"
+        )
         try:
             with Watch() as watch:
                 for outcome in run_trial(trial, configuration_of, watch, first, last, force):
                     watch.finished(outcome)
         except PipelineError as error:
-            if len(trials) == 1:
+            if len(trials) == 1 and asked != ALL:
                 raise
-            failed[trial.name] = error
+            failed[trial.results.name] = error
             print_error(error)
             continue
         report = trial.folder("report")
@@ -180,7 +201,7 @@ def _run_trials(
         else:
             console.print(f"  results {trial.results}", soft_wrap=True)
     if failed:
-        raise PipelineError(f"{len(failed)} of {len(trials)} trials failed: {', '.join(failed)}")
+        raise PipelineError(f"{len(failed)} of {count} trials failed: {', '.join(failed)}")
 
 
 def _tell_compared(trial: Trial) -> None:
@@ -201,59 +222,6 @@ def _dump_frames(trials: list[Trial]) -> None:
         with reporting_disk_errors(trial.results), Watch() as watch:
             folder = dump_frames(trial, watch(trial, "images"))
         console.print(f"  images  {folder}", soft_wrap=True)
-
-
-@models.command("list")
-def list_models() -> None:
-    """List the model files: what they are, how large, under which licence, and if cached."""
-    from models.assets import is_present, list_assets
-
-    table = Table("name", "cached", "MB", "licence", "what", box=None)
-    for asset in list_assets():
-        cached = "[green]yes[/]" if is_present(asset.name) else "no"
-        size = f"{asset.size_bytes / 1e6:.1f}"
-        table.add_row(asset.name, cached, size, asset.licence, asset.description)
-    console.print(table)
-
-
-@models.command()
-def fetch(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Names; all needed ones if none.")
-    ] = None,
-) -> None:
-    """Fetch model files into the cache, and check them. Example: pipeline models fetch."""
-    from models.assets import fetch as fetch_asset
-    from models.assets import list_assets
-
-    for name in names or [asset.name for asset in list_assets() if not asset.optional]:
-        console.print(f"{name}: {fetch_asset(name)}", soft_wrap=True)
-
-
-@models.command()
-def verify() -> None:
-    """Hash every cached model file again, and compare with the registry."""
-    from models.assets import is_present, list_assets
-    from models.assets import verify as verify_asset
-
-    for asset in list_assets():
-        if is_present(asset.name):
-            verify_asset(asset.name)
-            console.print(f"{asset.name}: [green]ok[/]")
-
-
-@models.command("import")
-def import_files(
-    name: Annotated[str, typer.Argument(help="Name in the registry.")],
-    path: Annotated[Path, typer.Argument(help="A file, a folder or a wheel that holds the files.")],
-) -> None:
-    """Take model files from this computer, for machines without internet.
-
-    Example: pipeline models import blazepose-full mediapipe-0.10.21-….whl
-    """
-    from models.assets import import_from
-
-    console.print(f"{name}: {import_from(name, path)}", soft_wrap=True)
 
 
 app.command()(inspect)

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.cli_models import Quality, with_quality
 from pipeline.errors import PipelineError
 from pipeline.terminal import console, errors
 
@@ -31,6 +32,7 @@ def batch(
         typer.Option(metavar="tcp://HOST:PORT", help="Use the workers of this Dask scheduler."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would run.")] = False,
+    quality: Quality = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a setting, for all trials."),
@@ -60,7 +62,7 @@ def batch(
         raise PipelineError("--workers and --gpu-workers are for this computer, not --scheduler")
     folder = out or dataset / "batch"
     check_out(folder)
-    plan = make_plan(dataset, activity, overrides or [])
+    plan = make_plan(dataset, activity, with_quality(overrides, quality))
     if dry_run:
         _print_plan(plan)
         return

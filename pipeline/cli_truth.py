@@ -52,6 +52,9 @@ def simulate(
         float,
         typer.Option(metavar="PPM", help="Cameras' rates are off by up to so many millionths."),
     ] = 0.0,
+    persons: Annotated[
+        int, typer.Option(help="2: another person walks by; truth/TRIAL_person2. No videos.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="The same seed makes the same session.")] = 0,
     duration: Annotated[float | None, typer.Option(help="Seconds of the movement to keep.")] = None,
     static: Annotated[bool, typer.Option(help="Also a static trial, for scaling.")] = True,
@@ -88,6 +91,7 @@ def simulate(
             "motion": motions[0] if len(motions) == 1 else motions, "model": model,
             "markers": markers, "resize": resize, "cameras": cameras,
             "rates_hz": rate or (60.0,), "vocabulary": keypoints, "seed": seed, "static": static,
+            "persons": persons,
             "duration_s": duration, "start_spread_s": start_spread, "drift_ppm": drift,
         },
         noise,

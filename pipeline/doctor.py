@@ -4,8 +4,15 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 
+from models import openmmlab
 from models.assets import is_present, list_assets
+from models.choice import choose, missing_packages, summary
+from models.onnx_runtime import PROVIDERS
+from stages.detect import Settings
+
+FETCH = "pipeline models fetch --quality balanced"
 
 
 @dataclass(frozen=True)
@@ -23,13 +30,16 @@ def examine() -> list[Finding]:
     return [
         _python(),
         _attempt("OpenSim", _opensim, "pip install opensim (needs Python 3.11 or 3.12, 64 bit)"),
-        _attempt("pose models", _litert, "pip install ai-edge-litert"),
+        _attempt("BlazePose", _litert, "pip install ai-edge-litert"),
+        _onnx_runtime(),
+        *_openmmlab(),
+        _models(),
         _attempt("video decoding", _decoders, "pip install --force-reinstall av"),
         _attempt("overlay videos", _encoder, "pip install --force-reinstall av"),
         _attempt("OpenCV", _opencv, "pip install opencv-python (on Linux: apt install libgl1)"),
         _gpu(),
         _attempt("pip", _pip, "python -m ensurepip (pip fetches the model files)"),
-        *(_asset(asset.name) for asset in list_assets()),
+        *(_asset(each.name) for each in list_assets() if not each.model or is_present(each.name)),
     ]
 
 
@@ -60,6 +70,44 @@ def _litert() -> str:
     from ai_edge_litert import interpreter
 
     return f"LiteRT with {interpreter.Interpreter.__name__}"
+
+
+def _onnx_runtime() -> Finding:
+    subject = "ONNX Runtime"
+    if lacking := missing_packages("rtm"):
+        return Finding(subject, "optional", f"{lacking}. Then: {FETCH}")
+    try:
+        import onnxruntime
+
+        offered = onnxruntime.get_available_providers()
+    except Exception as error:  # whatever a broken installation raises is the finding
+        again = "pip install --force-reinstall onnxruntime"
+        return Finding(subject, "optional", f"{type(error).__name__}: {error}. Try: {again}")
+    devices = [device for device, provider in PROVIDERS.items() if provider in offered]
+    return Finding(subject, "ok", f"{onnxruntime.__version__} on {', '.join(devices)}")
+
+
+def _openmmlab() -> list[Finding]:
+    """One finding if all of OpenMMLab's packages are there, or none; else one for each missing."""
+    lacking = openmmlab.missing_packages()
+    if {"mmengine", "mmcv", "mmdet", "mmpose"} <= {each.name for each in lacking}:
+        return [Finding("OpenMMLab", "optional", "not installed: docs/keypoints.md says how")]
+    if not lacking:
+        versions = (f"{name} {version(name)}" for name in ("mmdet", "mmpose", "mmengine"))
+        return [Finding("OpenMMLab", "ok", ", ".join(versions))]
+    return [
+        Finding(
+            f"OpenMMLab: {each.name}", "optional", f"not installed ({each.why}): {each.command}"
+        )
+        for each in lacking
+    ]
+
+
+def _models() -> Finding:
+    """The detector and the pose model that a run takes if nobody asks for others."""
+    choice = choose(Settings())
+    better = f". Better ones: {FETCH}" if choice.backend == "blazepose" else ""
+    return Finding("2D keypoints", "ok", f"{summary(choice)}{better}")
 
 
 def _opencv() -> str:

@@ -83,7 +83,7 @@ def run_stage(
     position = ORDER.index(stage)
     with (
         reporting_disk_errors(trial.results),
-        _locked(trial, watch),
+        _locked(trial, stage, watch),
         _telling_what_is_stale(trial, ORDER[position:]),
     ):
         _check_settings(trial, ORDER[:position], configure(trial))
@@ -248,10 +248,11 @@ def _digest(value: Any) -> str:
 
 
 @contextmanager
-def _locked(trial: Trial, watch: Watch) -> Iterator[None]:
-    """Hold the trial's results; wait, and show it, while another run does."""
-    trial.results.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(trial.results / ".lock")
+def _locked(trial: Trial, stage: str, watch: Watch) -> Iterator[None]:
+    """Hold the results that a stage's folder is among; wait, and show it, while another run does."""
+    results = trial.folder(stage).parent
+    results.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(results / ".lock")
     try:
         held = lock.acquire(timeout=0)
     except Timeout:

@@ -20,9 +20,9 @@ from models.opensim_model import (
 from models.simulation.detector import Clocks, Errors, appearance_offsets
 from models.simulation.motion import recorded
 from models.simulation.movements import MOVEMENTS
-from models.simulation.repeated import performed
+from models.simulation.repeated import passing_by, performed
 from models.simulation.rig import miscalibrated, place_cameras
-from models.simulation.scene import Scene, View, make_scene, observe, random_for
+from models.simulation.scene import Scene, View, make_scene, observe_together, random_for
 from models.simulation.subject import Person, draw_person, scaled_to
 from models.vocabulary import vocabulary
 from pipeline.config import explain
@@ -57,7 +57,8 @@ class Plan(BaseModel):
     """Also a static trial, for scaling."""
     duration_s: float | None = Field(None, gt=0.5)
     """Keep this much of the movement's start."""
-
+    persons: int = Field(1, ge=1, le=2)
+    """With two, another person walks by, and detectors list the two in any order."""
     start_spread_s: float = Field(0.0, ge=0, le=30)
     """Cameras start and stop up to so many seconds apart, and each counts time from its own start. A
     built-in movement is repeated until there is enough of it."""
@@ -98,6 +99,8 @@ class Trial:
     scene: Scene
     views: dict[str, View]
     """By camera."""
+    passer: "Trial | None" = None
+    """Who walks by meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +144,19 @@ def simulate(plan: Plan) -> Simulation:
     rates_hz = {camera.name: rate for camera, rate in zip(cameras, rates, strict=True)}
     trials = []
     for trial, scene in scenes.items():
-        views = {
-            camera.name: observe(
-                scene, camera, known.keypoints, rates_hz[camera.name], plan.errors,
+        together = [scene]
+        if plan.persons > 1 and trial != STATIC:
+            together.append(_passer(plan, trial, known.keypoints, scene))
+        seen = [
+            observe_together(
+                together, camera, known.keypoints, rates_hz[camera.name], plan.errors,
                 plan.seed, trial, plan.clocks,
             )
             for camera in cameras
-        }  # fmt: skip
-        trials.append(Trial(trial, scene, views))
+        ]  # fmt: skip
+        views = [dict(zip(rates_hz, of_one, strict=True)) for of_one in zip(*seen, strict=True)]
+        passer = Trial(f"{trial}_person2", together[1], views[1]) if together[1:] else None
+        trials.append(Trial(trial, scene, views[0], passer))
     calibrated = [
         miscalibrated(
             each, plan.errors.calibration, random_for(plan.seed, f"calibrate {each.name}")
@@ -158,13 +166,22 @@ def simulate(plan: Plan) -> Simulation:
     return Simulation(plan, person, cameras, calibrated, known.keypoints, rates_hz, trials)
 
 
+def _passer(plan: Plan, trial: str, keypoints: Sequence[str], scene: Scene) -> Scene:
+    """Another person, who walks by as long as a scene lasts."""
+    person, model = person_of(plan, "passer")
+    random = random_for(plan.seed, "appearance of the passer")
+    offsets = appearance_offsets(marked_keypoints(keypoints), plan.errors, random)
+    angles = passing_by(model, plan.seed, f"passer of {trial}", float(scene.time_s[-1]))
+    return make_scene(person, model, angles, offsets)
+
+
 def marked_keypoints(keypoints: Sequence[str]) -> list[str]:
     """Every keypoint whose place matters, the augmenter's among them, in a fixed order."""
     return sorted({*keypoints, *VIDEO_KEYPOINTS})
 
 
-def person_of(plan: Plan) -> tuple[Person, Any]:
-    """The person, and their model with the augmenter's markers."""
+def person_of(plan: Plan, what: str = "person") -> tuple[Person, Any]:
+    """A person, and their model with the augmenter's markers."""
     if Path(plan.model).suffix.lower() == ".osim":
         model = load_model(_existing(plan.model))
         if plan.markers:
@@ -176,7 +193,7 @@ def person_of(plan: Plan) -> tuple[Person, Any]:
         model = load_model(generic.folder / generic.model)
         add_markers(model, generic.folder / generic.markers)
     check_markers(model, MARKERS)
-    return scaled_to(model, draw_person(random_for(plan.seed, "person")), plan.resize)
+    return scaled_to(model, draw_person(random_for(plan.seed, what)), plan.resize)
 
 
 def _existing(path: str) -> Path:

@@ -15,7 +15,7 @@ from models.augmenter import MARKERS, VIDEO_KEYPOINTS
 from models.opensim_model import rotational_coordinates
 from models.simulation import landmarks
 from models.simulation.rendering import draw_frames
-from models.simulation.scene import Scene, interpolated
+from models.simulation.scene import Scene, interpolated, random_for
 from pipeline.simulate import Simulation, Trial
 from stages.export import write_trc
 from stages.motion_files import in_file_units, write_mot
@@ -28,7 +28,8 @@ PathOf = Callable[[str, str], Path]
 
 def write_truth(simulation: Simulation, folder: Path) -> None:
     """Write everything that is known exactly, a folder a trial."""
-    for trial in simulation.trials:
+    passers = [trial.passer for trial in simulation.trials if trial.passer]
+    for trial in simulation.trials + passers:
         target = folder / trial.name
         target.mkdir(parents=True)
         scene = trial.scene
@@ -42,7 +43,7 @@ def write_truth(simulation: Simulation, folder: Path) -> None:
         write_toml(simulation.cameras, target / "cameras.toml")
         about = {
             "plan": simulation.plan.model_dump(mode="json"),
-            "person": asdict(simulation.person),
+            "person": asdict(scene.person),
             "first_frame_s": {
                 name: float(view.time_s[0]) - begins_s for name, view in trial.views.items()
             },
@@ -88,11 +89,26 @@ def _points(simulation: Simulation, scene: Scene) -> dict[str, dict]:
 
 
 def write_keypoints(simulation: Simulation, path_of: PathOf, with_videos: bool) -> None:
-    """Write what the detector gives, a JSON file a frame; with videos, counted as in the video."""
+    """Write what the detector gives, a JSON file a frame; with videos, counted as in the video.
+
+    Where there are two persons, their order is drawn for each frame anew.
+    """
     for trial in simulation.trials:
         for name, view in trial.views.items():
             numbers = np.arange(len(view.number)) if with_videos else view.number
-            write_poses(path_of(trial.name, name), numbers, view.position, view.confidence)
+            position, confidence = view.position, view.confidence
+            if trial.passer:
+                other = trial.passer.views[name]
+                random = random_for(simulation.plan.seed, f"order {trial.name} {name}")
+                first = random.integers(2, size=len(numbers))
+                order = np.stack([first, 1 - first], 1)
+                position, confidence = (
+                    np.take_along_axis(
+                        np.stack(both, 1), order.reshape(*order.shape, *[1] * (both[0].ndim - 1)), 1
+                    )
+                    for both in ((position, other.position), (confidence, other.confidence))
+                )
+            write_poses(path_of(trial.name, name), numbers, position, confidence)
 
 
 def write_videos(simulation: Simulation, path_of: PathOf, progress: Progress) -> None:

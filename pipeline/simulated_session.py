@@ -52,6 +52,11 @@ def write_session(
 
     Raises PipelineError if there is something already, or the layout cannot hold the session.
     """
+    if simulation.plan.persons > 1 and (render or layout.startswith("opencap")):
+        raise PipelineError(
+            "videos are drawn of one person only: leave out --render, or --persons 2. OpenCap's layouts "
+            "always have videos."
+        )
     if folder.exists() and any(folder.iterdir()):
         raise PipelineError(f"{folder} is not empty. Choose another folder, or remove it first.")
     with replacing_folder(folder) as new:

@@ -22,6 +22,7 @@ from models.augmenter import (
     Augmenter,
     load_augmenter,
 )
+from models.vocabulary import derivations
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.series import by_name, stretches
@@ -55,20 +56,17 @@ class Settings(BaseModel):
 def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
     """Complete the augmenter's 20 keypoints; return them with their kind by name.
 
-    Kinds: `measured` as the pose model gave it; `derived`, the neck and the mid-hip as middles of
-    shoulders and hips; `estimated`, a small toe that the pose model does not know, placed from
-    heel, big toe and ankle by a fixed ratio. An estimated small toe says nothing about how the
-    forefoot turns, so subtalar angles that rest on it are weak.
+    Kinds: `measured` as the pose model gave it; `derived`, a middle of two; `estimated`, a small toe
+    by `SMALL_TOE`, which says nothing about how the forefoot turns. What comes from what, and where
+    from, is in `models/vocabularies.toml`.
     """
     found, kind = dict(keypoints), dict.fromkeys(keypoints, "measured")
-    for name, pair in (("Neck", ("RShoulder", "LShoulder")), (REFERENCE, ("RHip", "LHip"))):
-        if name not in found and all(part in found for part in pair):
-            found[name], kind[name] = (found[pair[0]] + found[pair[1]]) / 2, "derived"
-    for side in "RL":
-        parts = [f"{side}Heel", f"{side}BigToe", f"{side}Ankle"]
-        if f"{side}SmallToe" not in found and all(part in found for part in parts):
-            found[f"{side}SmallToe"] = small_toe(*(found[part] for part in parts), side)
-            kind[f"{side}SmallToe"] = "estimated"
+    for name, source in derivations(keypoints, VIDEO_KEYPOINTS).items():
+        parts = [keypoints[part] for part in source.of]
+        if source.rule == "middle":
+            found[name], kind[name] = (parts[0] + parts[1]) / 2, "derived"
+        elif source.rule == "small toe":
+            found[name], kind[name] = small_toe(*parts, side=name[0]), "estimated"
     missing = [name for name in VIDEO_KEYPOINTS if name not in found]
     if missing:
         raise PipelineError(

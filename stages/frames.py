@@ -1,6 +1,6 @@
 """Frames: when each camera took its frames, on its own clock, by its video's true timestamps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,13 @@ from stages.trial import Progress, Trial
 NEEDS = ()
 
 Image = UInt8[np.ndarray, "height width 3"]
+
+TURNS = {
+    90: cv2.ROTATE_90_CLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+"""By degrees clockwise."""
 
 
 class Settings(BaseModel):
@@ -59,17 +66,23 @@ class VideoInfo:
         return float(1 / intervals[intervals < 1.5 * np.median(intervals)].mean())
 
 
-def read_frames(video: Path) -> Iterator[tuple[int, float, Image]]:
+def read_frames(
+    video: Path, only: Collection[int] | None = None
+) -> Iterator[tuple[int, float, Image]]:
     """Yield index, seconds after the first frame, and the upright BGR image of every frame.
 
-    Streams: memory does not grow with the video's length. Ends where the video is damaged.
+    Or of those only whose indices are asked for. Streams: memory does not grow with the video's
+    length. Ends where the video is damaged.
 
     Raises PipelineError if the file is missing or no video at all.
     """
     for index, seconds, frame in _decode(video):
+        if only is not None and index not in only:
+            continue
         image = frame.to_ndarray(format="bgr24")
-        quarter_turns = _rotation_deg(frame) // 90
-        yield index, seconds, np.ascontiguousarray(np.rot90(image, -quarter_turns))
+        if turn := _rotation_deg(frame):
+            image = cv2.rotate(image, TURNS[turn])
+        yield index, seconds, image
 
 
 def probe(video: Path, progress: Progress) -> VideoInfo:

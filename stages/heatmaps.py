@@ -1,6 +1,7 @@
 """Heatmaps of the pose model, of any time that the cameras share."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from calibration import Camera
 from models.heatmaps import Heatmaps, Projection, projection_of
 from models.multiview import JOINTS
+from models.swaps import Swapped, exchange
 
 MapsOf = Callable[[slice], Heatmaps]
 """Gives the maps of some samples of a common timeline."""
@@ -34,18 +36,19 @@ def on_timeline(
     """Say how to get the maps of samples of synchronised `keypoints`, a few at a time.
 
     Each sample takes those of every camera's nearest frame, none farther than half the time from
-    frame to frame; maps are not interpolated. `timeline` is that of the frames stage.
+    frame to frame; maps are not interpolated. They are of each frame's first person: there are none
+    where the subject is another. `timeline` is that of the frames stage.
     """
     clock = keypoints.clock_offset + keypoints.clock_rate * timeline.frame_time
-    half_s = 0.5 / timeline["rate_hz"]
-    frames = {
-        camera.name: nearest_frames(
+    half_s, frames = 0.5 / timeline["rate_hz"], {}
+    for camera in cameras:
+        nearest = nearest_frames(
             clock.sel(camera=camera.name).values,
             keypoints.time.values,
             1.001 * float(half_s.sel(camera=camera.name)),
         )
-        for camera in cameras
-    }
+        first = keypoints.subject.sel(camera=camera.name).values[nearest] == 0
+        frames[camera.name] = np.where(first, nearest, -1)
     names = [str(name) for name in stored.keypoint.values]
     known = [name for name in names if name in JOINTS]
     columns, joints = [names.index(n) for n in known], [JOINTS.index(n) for n in known]
@@ -64,6 +67,19 @@ def on_timeline(
             torch.from_numpy(affine.astype(np.float32)),
             Projection(*repeated),
         )
+
+    return of
+
+
+def exchanged(maps_of: MapsOf, swapped: Swapped) -> MapsOf:
+    """Exchange left and right in maps where they are swapped."""
+
+    def of(samples: slice) -> Heatmaps:
+        maps = maps_of(samples)
+        some = {chain: views[:, samples] for chain, views in swapped.items()}
+        by_camera = maps.probability[0].numpy().swapaxes(0, 1)
+        right = exchange(by_camera, some, JOINTS).swapaxes(0, 1)
+        return replace(maps, probability=torch.from_numpy(right)[None])
 
     return of
 

@@ -1,13 +1,17 @@
 """Keypoints: whole-body 2D keypoints of the persons in every frame of every camera."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.backends import PoseEstimator, backend
-from models.people import Detections, Poses
+from models.backends import PoseEstimator, make_pose_estimator
+from models.choice import choice_of
+from models.overlap import estimate, overlapped
+from models.people import Detections, PoseMaps, Poses
 from models.vocabulary import Vocabulary, vocabulary, vocabulary_of_size
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
@@ -22,10 +26,17 @@ NEEDS = ("frames", "detect")
 
 Views = dict[str, tuple[np.ndarray, np.ndarray]]
 """By camera: positions (frame, person, keypoint, 2), px, NaN where not found, and confidences
-(frame, person, keypoint), 0 there. Person 0 is the subject."""
+(frame, person, keypoint), 0 there."""
 
 OUTSIDE_SHARE = 0.2
 """Pose models guess some keypoints beyond the image's edge, but not so many."""
+
+
+CONFIDENT = 0.5
+"""Of a keypoint that says where its person is."""
+MARGIN = 1.2
+"""Side of the region, per side of the box, within which confident keypoints are expected. Pose models
+look at 1.25 (MMPose's top-down transform): what lies farther out is at the edge of what they see."""
 
 
 class Settings(BaseModel):
@@ -53,22 +64,91 @@ def find_keypoints(
     Returns positions (frame, person, keypoint, 2) in px of the upright image, NaN where there is
     nobody, and confidences (frame, person, keypoint), 0 there.
     """
-    persons = detections.isel(person=slice(1))  # the subject
-    boxes = persons.box.transpose("frame", "person", "corner").values
-    rotations = persons.rotation.transpose("frame", "person").values
-    scores = persons.score.transpose("frame", "person").values
-    poses = []
-    for batch in batches(read_frames(video), settings.batch_size):
-        regions = [Detections(boxes[i], rotations[i], scores[i]) for i, _, _ in batch]
+    boxes = detections.box.transpose("frame", "person", "corner").values
+    rotations = detections.rotation.transpose("frame", "person").values
+    scores = detections.score.transpose("frame", "person").values
+    name, turned = str(detections.camera.values), np.nan_to_num(rotations).any()
+    model, poses = Lock(), []
+
+    def prepare(batch):
         images = [image for _, _, image in batch]
-        found = estimator.estimate(images, regions, with_maps=heatmaps is not None)
-        for (index, _, _), pose in zip(batch, found, strict=True):
+        regions = [Detections(boxes[i], rotations[i], scores[i]) for i, _, _ in batch]
+        return images, regions, estimator.prepare(images, regions, heatmaps is not None)
+
+    def infer(prepared):
+        with model:
+            return estimator.infer(prepared[2])
+
+    def read(prepared, outputs):
+        images, regions, of_model = prepared
+        found = estimator.read(of_model, outputs)
+        if turned:  # squares around the whole body, with room to spare
+            return found
+        with model:
+            return look_again(estimator, images, regions, found, heatmaps is not None)
+
+    for found in overlapped(batches(read_frames(video), settings.batch_size), prepare, infer, read):
+        for index, pose in enumerate(found, start=len(poses)):
             if heatmaps and pose.maps:
-                heatmaps.keep(str(detections.camera.values), index, pose.maps)
+                heatmaps.keep(name, index, pose.maps)
         poses += [Poses(each.keypoints, each.confidences) for each in found]
         progress(len(poses), len(boxes))
     return np.stack([each.keypoints for each in poses]), np.stack(
         [each.confidences for each in poses]
+    )
+
+
+def look_again(
+    estimator: PoseEstimator,
+    images: Sequence[np.ndarray],
+    regions: Sequence[Detections],
+    poses: Sequence[Poses],
+    with_maps: bool = False,
+) -> list[Poses]:
+    """Look once more, with a wider box, at persons whose keypoints reach the edge of what was seen.
+
+    Such a box cuts the person off. The new one holds the old one and the confident keypoints. Of
+    the two poses of a person, the more confident one is kept.
+    """
+    wider = [wider_boxes(each.boxes, pose) for each, pose in zip(regions, poses, strict=True)]
+    places = [i for i, boxes in enumerate(wider) if np.isfinite(boxes).any()]
+    if not places:
+        return list(poses)
+    again = [Detections(wider[i], regions[i].rotations, regions[i].scores) for i in places]
+    found = estimate(estimator, [images[i] for i in places], again, with_maps)
+    kept = list(poses)
+    for place, second in zip(places, found, strict=True):
+        kept[place] = more_confident(kept[place], second)
+    return kept
+
+
+def wider_boxes(boxes: np.ndarray, poses: Poses) -> np.ndarray:
+    """Boxes (person, 4), px, to look again at persons that theirs cut off; NaN for all others."""
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    sure = (poses.confidences >= CONFIDENT)[..., None]
+    apart = np.abs(poses.keypoints - middle[:, None]) > MARGIN * half[:, None]
+    cut_off = (apart & sure).any((1, 2))
+    low = np.where(sure, poses.keypoints, np.inf).min(1)
+    high = np.where(sure, poses.keypoints, -np.inf).max(1)
+    wider = np.hstack([np.minimum(boxes[:, :2], low), np.maximum(boxes[:, 2:], high)])
+    return np.where(cut_off[:, None], wider, np.nan)
+
+
+def more_confident(first: Poses, second: Poses) -> Poses:
+    """Of each person's two poses, the one whose keypoints are more confident on average."""
+    better = second.confidences.mean(-1) > first.confidences.mean(-1)
+
+    def pick(one, other):
+        return np.where(better.reshape(-1, *[1] * (one.ndim - 1)), other, one)
+
+    maps = None
+    if first.maps and second.maps:
+        maps = PoseMaps(
+            pick(first.maps.probability, second.maps.probability),
+            pick(first.maps.map_from_image, second.maps.map_from_image),
+        )
+    return Poses(
+        pick(first.keypoints, second.keypoints), pick(first.confidences, second.confidences), maps
     )
 
 
@@ -98,8 +178,7 @@ def estimate_keypoints(
     heatmaps: HeatmapWriter | None,
 ) -> tuple[Views, dict[str, str]]:
     """Run the pose model on every camera's video; return its keypoints, and what they are."""
-    chosen = backend(detections.attrs["backend"])
-    estimator, cameras = chosen.pose_estimator(), len(trial.videos)
+    estimator, cameras = make_pose_estimator(choice_of(detections.attrs)), len(trial.videos)
     views = {}
     for index, (name, video) in enumerate(trial.videos.items()):
         views[name] = find_keypoints(
@@ -110,19 +189,17 @@ def estimate_keypoints(
             lambda done, total, index=index: progress(index * total + done, cameras * total),
             heatmaps,
         )
-        if not views[name][1][:, 0].any():
+        if not views[name][1].any():
             raise PipelineError(
                 f"camera {name}: a person was detected in {video}, but the pose model finds no "
                 "keypoints on it. Is it a person, whole and large enough?"
             )
-    return views, {
-        "backend": chosen.name, "vocabulary": chosen.vocabulary, "citation": chosen.citation
-    }  # fmt: skip
+    return views, {name: str(value) for name, value in detections.attrs.items()}
 
 
 def heatmap_writer(trial: Trial, detections: xr.Dataset) -> HeatmapWriter:
     """Return where the heatmaps of the trial's videos are to be kept."""
-    names = vocabulary(backend(detections.attrs["backend"]).vocabulary).keypoints
+    names = vocabulary(detections.attrs["vocabulary"]).keypoints
     return HeatmapWriter(list(trial.videos), detections.sizes["frame"], names)
 
 
@@ -165,16 +242,16 @@ def vocabulary_of(trial: Trial, counts: dict[str, int]) -> Vocabulary:
 
 
 def notices_about(views: Views, sizes: dict[str, tuple[int, int]]) -> list[str]:
-    """What the user should know: frames without the subject, keypoints outside the image.
+    """What the user should know: frames without anybody, keypoints outside the image.
 
     `sizes` are the images' widths and heights, px, by camera.
     """
     notices = []
     for name, (position, confidence) in views.items():
-        found = confidence[:, 0] > 0
-        if (seen := found.any(-1).mean()) < 0.9:
+        found = confidence > 0
+        if (seen := found.any((1, 2)).mean()) < 0.9:
             notices.append(f"camera {name}: keypoints in {seen:.0%} of the frames only.")
-        at = position[:, 0][found]
+        at = position[:, 0][found[:, 0]]
         outside = ((at < 0) | (at > sizes[name])).any(-1).mean()
         if outside > OUTSIDE_SHARE:
             notices.append(
@@ -209,6 +286,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
             writer.write(out / HEATMAPS)
     names = vocabulary(source["vocabulary"]).keypoints
     labelled = as_dataset(views, detections.sizes["frame"], names)
+    labelled["track"] = detections.track
     save_dataset(labelled.assign_attrs(source), out / "keypoints.nc")
     notices = notices_about(views, image_sizes(timeline))
     if settings.heatmaps and not (out / HEATMAPS).is_file():

@@ -208,14 +208,18 @@ def boxes_around(
 def write_poses(
     folder: Path,
     numbers: Int[np.ndarray, "frame"],
-    position: Float[np.ndarray, "frame keypoint 2"],
-    confidence: Float[np.ndarray, "frame keypoint"],
+    position: Float[np.ndarray, "frame *person keypoint 2"],
+    confidence: Float[np.ndarray, "frame *person keypoint"],
 ) -> None:
-    """Write one person's keypoints (px, NaN where missing) as OpenPose JSON, a file a frame."""
+    """Write the keypoints of a person, or of several (px, NaN where missing), as OpenPose JSON.
+
+    A file a frame, in which persons are in their order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder.name.removesuffix("_json")
     values = np.nan_to_num(np.concatenate([position, confidence[..., None]], axis=-1)).round(3)
+    values = values.reshape(len(numbers), -1, 3 * position.shape[-2])
     for number, frame in zip(numbers, values, strict=True):
-        people = [{"person_id": [-1], "pose_keypoints_2d": frame.ravel().tolist()}]
+        people = [{"person_id": [-1], "pose_keypoints_2d": each} for each in frame.tolist()]
         text = json.dumps({"version": 1.3, "people": people})
         (folder / f"{stem}_{number:06d}.json").write_text(text, encoding="utf-8")

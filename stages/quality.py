@@ -42,6 +42,7 @@ def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]
     filled = ~smoothed.measured.values | (points.views.values < 2)
     missing = np.isnan(smoothed.position).any("axis").values
     dropped = float(dropped_views(points).mean())
+    swapped = points.swapped.any("chain").values.mean()
     return [
         Figure("reprojection error, median", round(float(np.nanmedian(error_px)), 1), "px", "", ""),
         Figure("reprojection error, 95th percentile", round(float(np.nanpercentile(error_px, 95)), 1), "px", "", ""),
@@ -49,6 +50,7 @@ def image_figures(points: xr.Dataset, smoothed: xr.Dataset, names: Sequence[str]
                 "30 mm is the size of a joint centre's guess", 1),
         Figure("views per point, mean", round(float(points.views.mean()), 2), f"of {points.sizes['camera']}", "", ""),
         _judged("views that disagreed and were dropped", 100 * dropped, "%", 10, 30, "ours", 1),
+        _judged("left and right exchanged in a view, and repaired", 100 * swapped, "%", 10, 30, "ours", 1),
         _judged("samples filled by the smoother or the learned skeleton", 100 * filled.mean(), "%", 5, 25, "ours", 1),
         _judged("samples missing after smoothing", 100 * missing.mean(), "%", 1, 10, "ours", 1),
         _judged("longest gap of a keypoint", _longest_run(filled) * interval, "s", 0.2, 0.5, "OpenCap fills 0.2 s", 3),

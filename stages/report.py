@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from calibration import Camera, read_cameras
 from models.augmenter import VIDEO_KEYPOINTS
+from models.choice import choice_of, summary
 from models.vocabulary import vocabulary
 from pipeline.files import load_dataset
 from stages import ORDER
@@ -21,6 +22,7 @@ from stages.figures import all_coordinates, knee_and_ankle, render_page, save_fo
 from stages.frames import image_sizes
 from stages.motion_files import read_mot
 from stages.overlay import Drawing, bone_indices, write_overlay
+from stages.persons import of_subject
 from stages.quality import image_figures, model_figures, overall, range_of_motion
 from stages.series import by_name
 from stages.synchronization_figures import agreement_curves, clock_rows
@@ -127,6 +129,18 @@ def _markers_text(markers: xr.Dataset) -> str:
     return text + "."
 
 
+def _models_text(keypoints: xr.Dataset) -> str:
+    """Which detector and pose model found the keypoints; empty if the session brought them."""
+    attributes = keypoints.attrs
+    return summary(choice_of(attributes)) if "pose_model" in attributes else ""
+
+
+def _person_text(synchronized: xr.Dataset) -> str:
+    """Who was followed, if several people were in view."""
+    person, people = (synchronized.attrs[name] for name in ("person", "people"))
+    return f", person {person} of {people}" if people > 1 else ""
+
+
 def _repetitions_text(repetitions: dict[str, Spans], kind: str) -> str:
     if kind == "none":
         return (
@@ -142,8 +156,9 @@ def write_overlays(
 ) -> list[str]:
     """Draw keypoints and skeleton over each camera's video; return the files' names."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
-    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc").isel(person=0)
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
     synchronized = load_dataset(trial.folder("synchronize") / "keypoints.nc")
+    seen = of_subject(keypoints, synchronized.subject.transpose("camera", "frame"))
     points = load_dataset(trial.folder("smooth") / "points.nc").position
     bones = vocabulary(keypoints.attrs["vocabulary"]).bones
     names = []
@@ -151,7 +166,7 @@ def write_overlays(
         clock = timeline.frame_time.sel(camera=camera.name).dropna("frame").values
         shift = synchronized.sel(camera=camera.name)
         at = float(shift.clock_offset) + float(shift.clock_rate) * clock
-        view = keypoints.sel(camera=camera.name).isel(frame=slice(len(clock)))
+        view = seen.sel(camera=camera.name).isel(frame=slice(len(clock)))
         drawing = Drawing(
             view.position.values,
             view.confidence.values,
@@ -257,7 +272,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     comparison = _compared(trial, settings, out) if settings.compare else Section("", [])
     time_s = markers.time.values
     content = {
-        "trial": trial.name, "activity": trial.activity, "cameras": trial.cameras,
+        "trial": trial.name + _person_text(synchronized), "activity": trial.activity, "cameras": trial.cameras,
         "duration_s": time_s[-1] - time_s[0], "rate_hz": timeline.attrs["rate_hz"],
         "height_m": markers.attrs["height_m"], "height_source": markers.attrs["height_source"],
         "mass_kg": markers.attrs["mass_kg"], "mass_source": markers.attrs["mass_source"],
@@ -269,6 +284,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "every_coordinate": all_coordinates(angles, units),
         "repetitions_text": _repetitions_text(repetitions, settings.repetitions),
         "markers_text": _markers_text(markers),
+        "models": _models_text(load_dataset(trial.folder("keypoints") / "keypoints.nc")),
         "citation": markers.attrs["citation"], "overlays": overlays, "has_videos": bool(trial.videos),
         "citations": [markers.attrs["citation"], *CITATIONS], "settings": _settings_of(trial),
         "comparison": comparison.html,

@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from calibration import read_cameras
+from calibration import Camera, read_cameras
 from models.clock_search import Search
 from models.clocks import Clocks
 from models.synchronization import Track
@@ -17,12 +17,21 @@ from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.clocks import Decision, decide, without_search
 from stages.frames import image_sizes
+from stages.persons import (
+    MIN_CONFIDENCE,
+    Choice,
+    Subject,
+    choose_subject,
+    clocks_of_everyone,
+    find_people,
+    of_subject,
+    only_person,
+    several_in_view,
+    views_of,
+)
 from stages.trial import Progress, Trial
 
 NEEDS = ("frames", "keypoints")
-
-MIN_CONFIDENCE = 0.3
-"""Keypoints that the pose model is less sure of do not tell the time."""
 
 
 class Settings(BaseModel):
@@ -38,6 +47,9 @@ class Settings(BaseModel):
     max_gap_frames: float = Field(1.5, gt=0)
     """Two frames of a camera farther apart than this, in its own frame intervals, are not
     interpolated between: what happened there was not filmed."""
+    person: Choice = "largest"
+    """Who is followed where several people are in view: the largest and longest in view of all cameras
+    together, who is nearest to the images' middles, or a number, 1 being the largest."""
 
 
 def resample(
@@ -105,15 +117,51 @@ def session_clocks(
     return {name: offset + rate * time for (name, time), offset, rate in each}
 
 
+def find_subject_and_clocks(
+    trial: Trial, keypoints: xr.Dataset, timeline: xr.Dataset, settings: Settings
+) -> tuple[Subject, Decision, xr.Dataset | None]:
+    """Who is followed, the clocks of the cameras, and what the search for these found, if there was any.
+
+    Where several people are in view, one needs the other: people are matched between the cameras with
+    the cameras' own clocks, or roughly by everybody's movement; all that they do tells the clocks, and
+    with these they are matched again.
+    """
+    own, given_s = own_clocks(timeline), trial.clock_offsets_s
+    asked, names = trial.person or settings.person, list(own)
+    several = several_in_view(keypoints)
+    searched = settings.method != "clocks" and not set(given_s) >= set(names)
+    decision, search = without_search(names, given_s), None
+    if not (several or searched):
+        return only_person(keypoints, asked), decision, None
+    cameras, _ = read_cameras(trial.calibration, names, image_sizes(timeline))
+    if several:
+        tried = [session_clocks(own, decision.clocks)]
+        if searched:
+            views = views_of(keypoints, cameras, own)
+            tried.append(clocks_of_everyone(views, names, given_s, settings.max_offset_s))
+        people = find_people(keypoints, cameras, tried)
+        moving = people.keypoints(keypoints)
+    else:
+        subject = only_person(keypoints, asked)
+        moving = of_subject(keypoints, subject.person)
+    if searched:
+        tracks = tracks_of(moving, cameras, own)
+        search = Search.of(tracks, settings.max_offset_s)
+        decision = decide(names, tracks, search, given_s)
+    if several:
+        clocks = session_clocks(own, decision.clocks)
+        subject = choose_subject(keypoints, find_people(keypoints, cameras, [clocks]), asked)
+    return subject, decision, evidence(names, search, decision) if search else None
+
+
 def tracks_of(
-    trial: Trial, keypoints: xr.Dataset, timeline: xr.Dataset, own: dict[str, np.ndarray]
+    subject: xr.Dataset, cameras: Sequence[Camera], own: dict[str, np.ndarray]
 ) -> list[Track]:
     """What each camera saw of the subject, through its lens, on its own clock."""
-    cameras, _ = read_cameras(trial.calibration, list(own), image_sizes(timeline))
     tracks = []
     for camera in cameras:
         time_s = own[camera.name]
-        view = keypoints.isel(person=0, frame=slice(len(time_s))).sel(camera=camera.name)
+        view = subject.isel(frame=slice(len(time_s))).sel(camera=camera.name)
         sure = view.confidence.transpose("frame", "keypoint").values >= MIN_CONFIDENCE
         pixels = view.position.transpose("frame", "keypoint", "axis").values
         image = camera.undistort(np.where(sure[..., None], pixels, np.nan))
@@ -122,7 +170,7 @@ def tracks_of(
 
 
 def on_timeline(
-    keypoints: xr.Dataset,
+    subject: xr.Dataset,
     clocks: dict[str, Float[np.ndarray, "frame"]],
     time: Float[np.ndarray, "time"],
     max_gap_s: dict[str, float],
@@ -132,7 +180,6 @@ def on_timeline(
     `clocks` are the cameras' frame times on it. Keypoints are interpolated, never images. Confidence is
     interpolated likewise, and 0 where there is no position.
     """
-    subject = keypoints.isel(person=0)
     positions, confidences = [], []
     for name in map(str, subject.camera.values):
         clock, gap_s = clocks[name], max_gap_s[name]
@@ -154,7 +201,6 @@ def on_timeline(
             "keypoint": subject.keypoint,
             "axis": ["x", "y"],
         },
-        attrs=keypoints.attrs,
     )
 
 
@@ -180,27 +226,24 @@ def evidence(names: Sequence[str], search: Search, decision: Decision) -> xr.Dat
 
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
-    found = {"clock_offsets_s": trial.clock_offsets_s}
-    return found | ({"calibration": trial.calibration} if settings.method == "motion" else {})
+    found = {"clock_offsets_s": trial.clock_offsets_s, "calibration": trial.calibration}
+    return found | ({"person": trial.person} if trial.person else {})
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
-    """Find the clocks of one trial's cameras, and resample its keypoints into `keypoints.nc`."""
+    """Find the subject and the cameras' clocks, and resample the keypoints into `keypoints.nc`."""
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
-    own = own_clocks(timeline)
-    names, given_s = list(own), trial.clock_offsets_s
-    if settings.method == "clocks" or set(given_s) >= set(names):
-        decision = without_search(names, given_s)
-    else:
-        tracks = tracks_of(trial, keypoints, timeline, own)
-        search = Search.of(tracks, settings.max_offset_s)
-        decision = decide(names, tracks, search, given_s)
-        save_dataset(evidence(names, search, decision), out / "evidence.nc")
-    clocks = session_clocks(own, decision.clocks)
-    rates_hz = dict(zip(names, timeline["rate_hz"].values, strict=True))
+    subject, decision, searched = find_subject_and_clocks(trial, keypoints, timeline, settings)
+    if searched is not None:
+        save_dataset(searched, out / "evidence.nc")
+    clocks = session_clocks(own_clocks(timeline), decision.clocks)
+    rates_hz = dict(zip(clocks, timeline["rate_hz"].values, strict=True))
     gaps_s = {name: settings.max_gap_frames / rate for name, rate in rates_hz.items()}
     time = common_timeline(clocks, timeline.attrs["rate_hz"])
-    synchronized = on_timeline(keypoints, clocks, time, gaps_s)
-    save_dataset(synchronized.assign(clock_variables(decision)), out / "keypoints.nc")
-    return decision.notices
+    synchronized = on_timeline(of_subject(keypoints, subject.person), clocks, time, gaps_s)
+    synchronized = synchronized.assign(clock_variables(decision))
+    synchronized["subject"] = (("camera", "frame"), subject.person)
+    who = {"person": subject.number, "people": subject.people}
+    save_dataset(synchronized.assign_attrs(keypoints.attrs | who), out / "keypoints.nc")
+    return subject.notices + decision.notices

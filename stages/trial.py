@@ -72,6 +72,10 @@ class Trial:
     """Vocabulary of the keypoints brought, if the session names it."""
     reference: Reference | None = None
     """What another system measured, to compare with."""
+    person: str | int | None = None
+    """Who is followed, if not the one that the settings name (`stages/persons.py`)."""
+    everyone: Path | None = None
+    """Where the results of the stages are that look at all people in view, if others share them."""
 
     @property
     def cameras(self) -> list[str]:
@@ -80,4 +84,6 @@ class Trial:
 
     def folder(self, stage: str) -> Path:
         """Folder with the artefacts of one stage."""
-        return self.results / f"{ORDER.index(stage) + 1:02d}_{stage}"
+        shared = self.everyone and ORDER.index(stage) < ORDER.index("synchronize")
+        results = self.everyone if shared else self.results
+        return results / f"{ORDER.index(stage) + 1:02d}_{stage}"

@@ -14,16 +14,21 @@ from pydantic import Field
 from calibration import Camera, check_geometry, read_cameras
 from models.geometric import Points, Tolerances, triangulate
 from models.learned import load_network, torch_device, triangulate_learned
+from models.swaps import Swapped, exchange, find_swaps
+from models.vocabulary import chains
 from models.weights import shipped_weights
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.frames import image_sizes
 from stages.heatmap_file import FILE as HEATMAPS
 from stages.heatmap_file import opened
-from stages.heatmaps import MapsOf, on_timeline
+from stages.heatmaps import MapsOf, exchanged, on_timeline
 from stages.trial import Progress, Trial, no_progress
 
 NEEDS = ("frames", "keypoints", "synchronize")
+
+NOTED_SWAPS = 0.05
+"""A camera in which more of the frames had exchanged sides is named."""
 
 
 class Settings(Tolerances):
@@ -34,12 +39,32 @@ class Settings(Tolerances):
     Volumetric also learned how a body holds together: for few cameras and hidden limbs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto is a GPU if there is one."""
+    swaps: Literal["repair", "keep"] = "repair"
+    """Left and right exchanged in a view, as the other views show it: repair, or keep what the pose
+    model gave."""
     max_dropped_share: float = Field(0.35, gt=0, le=1)
     """The trial is refused if more of what cameras see must be dropped. One camera of four that is
     wrong throughout is 0.25."""
     check_body: bool = True
     """Refuse a trial in which the body is mirrored or not upright most of the time. Turn it off for
     exercises that are done lying down."""
+
+
+def find_exchanged(
+    cameras: Sequence[Camera],
+    position: Float[np.ndarray, "camera time keypoint 2"],
+    confidence: Float[np.ndarray, "camera time keypoint"],
+    interval_s: float,
+    names: Sequence[str],
+    settings: Settings,
+) -> Swapped:
+    """In which views (px), and when, left and right are exchanged; nowhere if they are to be kept."""
+    if settings.swaps == "keep":
+        return {chain: np.zeros(position.shape[:2], bool) for chain in chains(names)}
+    views = zip(cameras, position, strict=True)
+    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
+    extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
+    return find_swaps(image, confidence, extrinsics, interval_s, names, settings.min_confidence)
 
 
 def triangulate_keypoints(
@@ -97,7 +122,9 @@ def _learned(
     ]
 
 
-def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> xr.Dataset:
+def as_dataset(
+    points: Points, error_px: np.ndarray, keypoints: xr.Dataset, swapped: Swapped
+) -> xr.Dataset:
     """Label triangulated points; errors are means over the views used."""
     used = points.view_used
     views = used.sum(0)
@@ -116,12 +143,18 @@ def as_dataset(points: Points, error_px: np.ndarray, keypoints: xr.Dataset) -> x
             "view_seen": (view, points.view_seen, {"units": "1"}),
             "view_used": (view, used, {"units": "1"}),
             "view_error": (view, error_px, {"units": "px"}),
+            "swapped": (
+                ("camera", "time", "chain"),
+                np.stack(list(swapped.values()), -1),
+                {"units": "1"},
+            ),
         },
         coords={
             "camera": keypoints.camera,
             "time": keypoints.time,
             "keypoint": keypoints.keypoint,
             "axis": ["x", "y", "z"],
+            "chain": list(swapped),
         },
         attrs=keypoints.attrs | {"world": "right-handed, Y up, metres"},
     )
@@ -131,6 +164,21 @@ def dropped_views(points: xr.Dataset) -> xr.DataArray:
     """1 where a view was dropped, 0 where it was used, of keypoints that several views show."""
     several = points.view_seen.sum("camera") > 1
     return 1 - points.view_used.where(points.view_seen & several)
+
+
+def swap_notices(points: xr.Dataset) -> list[str]:
+    """Name the cameras in which left and right were exchanged often."""
+    notices = []
+    for name, of_camera in points.swapped.groupby("camera"):
+        shares = of_camera.squeeze("camera").mean("time").to_series()
+        if shares.max() > NOTED_SWAPS:
+            listed = " and ".join(f"those of the {k} in {share:.0%}" for k, share in shares.items())
+            notices.append(
+                f"camera {name}: the pose model exchanged left and right, {listed} of the frames. They "
+                "were put right by the other cameras and the frames before. To keep what the pose "
+                'model gave: triangulate.swaps = "keep".'
+            )
+    return notices
 
 
 def notices_about(points: xr.Dataset, settings: Settings) -> list[str]:
@@ -210,20 +258,17 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     cameras, notices = read_cameras(trial.calibration, names, image_sizes(timeline), trial.world_up)
     position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
     confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
-    interval_s = 1 / timeline.attrs["rate_hz"]
-    with heatmaps_of(trial, settings, keypoints, timeline, cameras) as heatmaps:
+    known = [str(name) for name in keypoints.keypoint.values]
+    of_trial = 1 / timeline.attrs["rate_hz"], known, settings
+    swapped = find_exchanged(cameras, position, confidence, *of_trial)
+    position, confidence = (exchange(each, swapped, known) for each in (position, confidence))
+    with heatmaps_of(trial, settings, keypoints, timeline, cameras) as stored:
+        heatmaps = exchanged(stored, swapped) if stored else None
         points, error_px, how, more = triangulate_keypoints(
-            cameras,
-            position,
-            confidence,
-            interval_s,
-            [str(name) for name in keypoints.keypoint.values],
-            settings,
-            progress,
-            heatmaps,
+            cameras, position, confidence, *of_trial, progress, heatmaps
         )
-    labelled = as_dataset(points, error_px, keypoints).assign_attrs(how)
-    notices += more + notices_about(labelled, settings)
+    labelled = as_dataset(points, error_px, keypoints, swapped).assign_attrs(how)
+    notices += more + swap_notices(labelled) + notices_about(labelled, settings)
     notices += checked_geometry(cameras, labelled, settings)
     save_dataset(labelled, out / "points.nc")
     return notices

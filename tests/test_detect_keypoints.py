@@ -5,12 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.assets import asset_folder
-from models.backends import backend
 from models.blazepose import BlazePoseDetector, BlazePoseEstimator, refine
+from models.overlap import detect, estimate
 from models.people import Detections
 from models.vocabulary import vocabulary
-from pipeline.errors import PipelineError
-from stages.detect import LINEAR, batches, follow_subject, stack, subject_first
+from stages.detect import LINEAR, batches
 from stages.frames import read_frames
 from stages.series import fill_short_gaps
 
@@ -36,8 +35,8 @@ def estimator():
 
 
 def pose_of(image, detector, estimator):
-    found = detector.detect([image])
-    return found[0], estimator.estimate([image], found)[0]
+    found = detect(detector, [image])
+    return found[0], estimate(estimator, [image], found)[0]
 
 
 def test_the_person_in_a_real_image_is_found_with_feet_below_hips(person, detector, estimator):
@@ -80,7 +79,7 @@ def test_an_empty_room_has_nobody(detector, estimator):
 def test_a_box_without_a_person_gives_nan_and_no_confidence(estimator):
     grey = np.full((480, 300, 3), 128, np.uint8)
     nobody = Detections(np.array([[0.0, 0, 300, 300], [np.nan] * 4]), np.zeros(2), np.ones(2))
-    poses = estimator.estimate([grey], [nobody])[0]
+    poses = estimate(estimator, [grey], [nobody])[0]
     assert np.isnan(poses.keypoints).all() and not poses.confidences.any()
 
 
@@ -95,43 +94,6 @@ def test_refinement_finds_the_centre_of_a_blob():
     moved = refine(start, maps)
     np.testing.assert_allclose(moved[0], true[0] / 64, atol=0.25 / 64)
     np.testing.assert_array_equal(moved[1], start[1])
-
-
-def test_unknown_backends_are_named():
-    with pytest.raises(PipelineError, match="blazepose"):
-        backend("openpose")
-
-
-def box(x, size):
-    return [x, 0.0, x + size, size]
-
-
-def test_the_subject_is_followed_when_a_larger_person_walks_by():
-    boxes = np.full((7, 2, 4), np.nan)
-    for frame in range(7):
-        boxes[frame, frame % 2] = box(100 + 5 * frame, 50)  # the list order changes all the time
-    boxes[2, 0] = box(105, 70)  # largest: the subject, near
-    boxes[2, 1] = np.nan
-    boxes[4, 1] = box(400, 69)  # a bystander
-    chosen = follow_subject(boxes, 2)
-    np.testing.assert_array_equal(chosen, [0, 1, 0, 1, 0, 1, 0])
-
-
-def test_the_subject_may_be_lost_and_found_again():
-    boxes = np.full((9, 1, 4), np.nan)
-    boxes[:3, 0], boxes[7:, 0] = box(100, 50), box(400, 40)
-    np.testing.assert_array_equal(follow_subject(boxes, 2), [0, 0, 0, -1, -1, -1, -1, 0, 0])
-
-
-def test_the_subject_becomes_person_zero_and_nobody_is_lost():
-    found = [
-        Detections(np.array([box(0, 10), box(50, 20)]), np.array([0.1, 0.2]), np.array([0.9, 0.8])),
-        Detections(np.array([box(0, 10)]), np.array([0.1]), np.array([0.7])),
-    ]
-    ordered = subject_first(stack(found, 3), np.array([1, -1]))
-    np.testing.assert_array_equal(ordered["score"], [[0.8, 0.9, 0], [0, 0.7, 0]])
-    assert ordered["box"][0, 0, 0] == 50 and np.isnan(ordered["box"][1, 0]).all()
-    assert ordered["rotation"][0, 0] == 0.2
 
 
 def test_short_gaps_of_the_box_are_bridged_and_long_ones_are_not():

@@ -16,7 +16,6 @@ from test_volumetric import person as anyone
 from calibration import Camera
 from calibration.aniposelib_toml import write_toml
 from models.assets import asset_folder
-from models.backends import backend
 from models.blazepose import BlazePoseDetector, BlazePoseEstimator
 from models.context import SEGMENTS
 from models.evidence import grid, local, log_evidence, moments
@@ -24,6 +23,8 @@ from models.geometric import Tolerances, triangulate
 from models.heatmaps import Heatmaps, Projection, density, project, projection_of
 from models.learned import triangulate_learned
 from models.multiview import JOINTS, Views
+from models.overlap import detect as find_persons
+from models.overlap import estimate
 from models.people import Detections, PoseMaps
 from models.view_encoder import Trust, exchange
 from models.vocabulary import vocabulary
@@ -283,8 +284,8 @@ class TestBlazePose:
         video = asset_folder("demo-single-person") / "cam01.mp4"
         image = next(image for index, _, image in read_frames(video) if index == 30)
         image = cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE) if turned else image
-        found = BlazePoseDetector().detect([image])[0]
-        poses = BlazePoseEstimator().estimate([image], [found], with_maps=True)[0]
+        found = find_persons(BlazePoseDetector(), [image])[0]
+        poses = estimate(BlazePoseEstimator(), [image], [found], with_maps=True)[0]
         probability = poses.maps.probability[0] / 255
         row, column = np.mgrid[:64, :64]
         mass = probability.sum((1, 2))
@@ -302,7 +303,7 @@ class TestBlazePose:
     def test_where_there_is_nobody_there_are_no_maps(self):
         grey = np.full((480, 300, 3), 128, np.uint8)
         nobody = Detections(np.array([[0.0, 0, 300, 300], [np.nan] * 4]), np.zeros(2), np.ones(2))
-        maps = BlazePoseEstimator().estimate([grey], [nobody], with_maps=True)[0].maps
+        maps = estimate(BlazePoseEstimator(), [grey], [nobody], with_maps=True)[0].maps
         assert not maps.probability.any() and np.isnan(maps.map_from_image).all()
 
 
@@ -347,7 +348,11 @@ def test_samples_get_the_maps_of_their_cameras_frames_by_name_and_time(tmp_path)
         {"camera": ["a", "b"]},
     )
     synchronised = xr.Dataset(
-        {"clock_offset": ("camera", [0.0, 0.052]), "clock_rate": ("camera", [1.0, 1.0])},
+        {
+            "clock_offset": ("camera", [0.0, 0.052]),
+            "clock_rate": ("camera", [1.0, 1.0]),
+            "subject": (("camera", "frame"), [[0, 0, 0, 0, 0, 0, 1, -1, 0], [0] * 9]),
+        },
         {"camera": ["a", "b"], "time": np.arange(1, 9) / 60},
     )
     with opened(path) as stored:
@@ -358,7 +363,7 @@ def test_samples_get_the_maps_of_their_cameras_frames_by_name_and_time(tmp_path)
     assert found.shape == (8, 2, len(JOINTS), 4, 6)
     knee = found[:, :, JOINTS.index("RKnee"), 1, 1] * 255
     # Camera b is second in the file's order, first in its name; its frame k is at 0.052 s + k / 30.
-    assert knee[:, 0].round().tolist() == [11, 0, 13, 14, 15, 16, 17, 18]
+    assert knee[:, 0].round().tolist() == [11, 0, 13, 14, 15, 0, 0, 18]
     assert knee[:, 1].round().tolist() == [
         0,
         0,
@@ -396,12 +401,13 @@ def test_a_videos_maps_are_kept_for_the_frames_they_are_of(tmp_path):
     for image in images:
         writer.write(image)
     writer.release()
-    boxes = BlazePoseDetector().detect(images[:1])[0]
-    arrays = detect.stack([boxes] * 3, 2)
+    boxes = find_persons(BlazePoseDetector(), images[:1])[0]
+    arrays = detect.stack([boxes] * 3)
+    arrays["track"] = np.zeros_like(arrays["place"])
     arrays["box"][1, 0] = np.nan  # nobody in the frame between
-    found = detect.as_dataset({"cam1": arrays}, 3, 2).sel(camera="cam1")
+    found = detect.as_dataset({"cam1": arrays}, 3).sel(camera="cam1")
     kept = HeatmapWriter(["cam1"], 3, vocabulary("blazepose-33").keypoints)
-    estimator = backend("blazepose").pose_estimator()
+    estimator = BlazePoseEstimator()
     keypoints.find_keypoints(
         tmp_path / "v.mp4", found, estimator, keypoints.Settings(batch_size=2), no_progress, kept
     )
@@ -473,6 +479,7 @@ class TestTriangulateStage:
         trial = Trial("t", "t", {}, folder / "c.toml", folder)
         one = {"camera": ["a"], "time": np.arange(3) / 60}
         clock = {"clock_offset": ("camera", [0.0]), "clock_rate": ("camera", [1.0])}
+        clock["subject"] = (("camera", "frame"), np.zeros((1, 3), int))
         filmed = {"frame_time": (("camera", "frame"), np.arange(3)[None] / 60)}
         filmed["rate_hz"] = ("camera", [60.0])
         its = triangulate_stage.Settings(method=method)

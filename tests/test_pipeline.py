@@ -280,7 +280,12 @@ def test_unknown_activities_stages_and_models(session, monkeypatch, capsys):
         (["--activity", "squats"], "no activity 'squats'. Its trials: balancing"),
         (["--from", "cook"], "there is no stage 'cook'"),
         (["--from", "export", "--to", "smooth"], "--from export comes after --to smooth"),
-        (["--set", "detect.backend=openpose"], "no backend 'openpose'. There are: blazepose"),
+        (["--set", "detect.backend=openpose"], "should be 'auto', 'blazepose', 'rtm' or 'mm'"),
+        (["--set", "detect.pose_model=openpose"], "there is no model 'openpose'. There are: blaze"),
+        (
+            ["--quality", "good"],
+            "quality: input should be 'fast', 'balanced' or 'best', got 'good'",
+        ),
         (["--set", "kinematics.model=gait"], "no OpenSim model 'gait'"),
     ):
         code, _, err = pipeline(monkeypatch, capsys, "run", session, *arguments)

@@ -105,6 +105,8 @@ def points(share_dropped=0.0, missing=0):
     used[0] = np.random.default_rng(0).random((7, 5)) >= share_dropped
     position = np.zeros((7, 5, 3))
     position[:missing, 1] = np.nan
+    swapped = np.zeros((3, 7, 2), bool)
+    swapped[1, 2:4], swapped[2, 5, 1] = True, True
     coords = {"time": np.arange(7) / 60, "keypoint": names, "camera": cameras}
     raw = xr.Dataset(
         {
@@ -113,6 +115,7 @@ def points(share_dropped=0.0, missing=0):
             "views": (("time", "keypoint"), used.sum(0)),
             "view_used": (("camera", "time", "keypoint"), used),
             "view_seen": (("camera", "time", "keypoint"), np.ones((3, 7, 5), bool)),
+            "swapped": (("camera", "time", "chain"), swapped),
         },
         coords=coords,
     )
@@ -139,6 +142,7 @@ def test_image_quality_is_counted_right():
         and figure(figures, "reprojection error at").verdict == "ok"
     )
     assert figure(figures, "samples filled").value == pytest.approx(100 * 2 / 35, abs=0.06)
+    assert figure(figures, "left and right").value == pytest.approx(100 * 3 / 21, abs=0.06)
     assert figure(figures, "longest gap").value == pytest.approx(2 / 60, abs=1e-3)
     assert figure(figures, "samples missing").value == pytest.approx(100 * 3 / 35, abs=0.06)
     dropped = image_figures(*points(share_dropped=0.99), list("abcde"))

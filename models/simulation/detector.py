@@ -19,6 +19,7 @@ from scipy.signal import lfilter
 from scipy.special import expit
 
 from calibration import Camera
+from models.vocabulary import parts_of
 
 Random = np.random.Generator
 PerPoint = Float[np.ndarray, "time keypoint"]
@@ -26,7 +27,7 @@ DISPLACING = ("view_bias", "jitter", "blur", "occlusion", "outliers")
 """Sources of errors in the image, which confidences tell a little about."""
 SHARED_S = 8.0
 """Cameras that are not started together film at least so much in common."""
-LEGS = ("Hip", "Knee", "Ankle", "Heel", "BigToe", "SmallToe")
+LEGS = parts_of("legs")
 
 
 class Errors(BaseModel):

@@ -10,6 +10,8 @@ from models.simulation.motion import on_model
 from models.simulation.movements import MOVEMENTS, RATE_HZ
 from models.simulation.scene import random_for
 
+BESIDE_M = 0.9
+"""Who walks by passes so far to the right of the origin."""
 BETWEEN_S = 0.8
 """From the end of one repetition to the start of the next one."""
 
@@ -23,6 +25,22 @@ def performed(motion: str, model, seed: int, what: str, at_least_s: float = 0.0)
         parts.append(on_model(MOVEMENTS[motion](random_for(seed, again)), model))
         lasts_s += float(parts[-1].index[-1]) + (BETWEEN_S if len(parts) > 1 else 0)
     return joined(parts, walks) if len(parts) > 1 else parts[0]
+
+
+def passing_by(model, seed: int, what: str, lasts_s: float) -> pd.DataFrame:
+    """Someone who walks by, against the direction in which gait goes, and on and on, for some seconds."""
+    walk = on_model(MOVEMENTS["gait"](random_for(seed, what)), model)
+    lengthwise = walk["pelvis_tx"]
+    strides_m = len(walk) * (lengthwise.iloc[-1] - lengthwise.iloc[0]) / (len(walk) - 1)
+    count = int(lasts_s * RATE_HZ + 0.5) + 1
+    parts = [
+        walk.assign(pelvis_tx=lengthwise + strides_m * index)
+        for index in range(count // len(walk) + 1)
+    ]
+    angles = pd.concat(parts).iloc[:count]
+    angles = angles.set_axis(pd.Index(np.arange(count) / RATE_HZ, name="time"))
+    turned = _turned(angles, np.pi)
+    return turned.assign(pelvis_tz=turned["pelvis_tz"] + BESIDE_M)
 
 
 def joined(parts: Sequence[pd.DataFrame], walks: bool) -> pd.DataFrame:

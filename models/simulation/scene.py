@@ -18,6 +18,9 @@ from models.simulation.detector import Clocks, Errors
 from models.simulation.occlusion import hidden
 from models.simulation.subject import Person
 
+LOST_SHARE = 0.5
+"""Who has more than this share of their keypoints behind another person is not found at all."""
+
 Positions = dict[str, Float[np.ndarray, "time 3"]]
 
 
@@ -88,27 +91,54 @@ def observe(
     trial: str,
     clocks: Clocks = Clocks(),
 ) -> View:
-    """Film a scene with one (true) camera and detect some keypoints, with errors.
+    """Film one scene alone; see `observe_together`."""
+    return observe_together([scene], camera, names, rate_hz, errors, seed, trial, clocks)[0]
 
-    What is drawn depends on the seed, the camera's name and the trial's; the view's bias is that of
-    the camera in every trial.
+
+def observe_together(
+    scenes: Sequence[Scene],
+    camera: Camera,
+    names: Sequence[str],
+    rate_hz: float,
+    errors: Errors,
+    seed: int,
+    trial: str,
+    clocks: Clocks = Clocks(),
+) -> list[View]:
+    """Film scenes of the same seconds with one (true) camera and detect some keypoints, with errors.
+
+    Each has one person, who hides the others' keypoints. What is drawn depends on the seed, the camera's
+    name, the trial's and the person's number; the view's bias is that of the camera in every trial.
     """
     random = random_for(seed, f"{trial} {camera.name}")
-    bias_m = detector.view_bias(names, errors, random_for(seed, f"bias {camera.name}"))
     late_s, early_s, slower = clocks.draw(random_for(seed, f"start {trial} {camera.name}"))
-    start, end = scene.time_s[[0, -1]] + [late_s, -early_s]
+    start, end = scenes[0].time_s[[0, -1]] + [late_s, -early_s]
     offset_s = detector.clock_offset_s(rate_hz, errors, random)
     number = np.arange(int((end - start) * rate_hz + 1e-6) + 1)
     time_s = start + number * slower / rate_hz + offset_s
     # The half frame beyond either end continues the movement.
-    at_frames = interpolated(scene.keypoints, scene.time_s, time_s)
-    points = landmarks.stacked(at_frames, names)
-    covered = hidden(points, at_frames, landmarks.segments(), scene.person.height_m, camera.center)
-    position, confidence = detector.detect(
-        points, names, covered, camera, rate_hz, errors, bias_m, random
-    )
+    at_frames = [interpolated(scene.keypoints, scene.time_s, time_s) for scene in scenes]
+    found = []
+    for index, here in enumerate(at_frames):
+        points = landmarks.stacked(here, names)
+        behind = [
+            hidden(points, there, landmarks.segments(), scene.person.height_m, camera.center)
+            for scene, there in zip(scenes, at_frames, strict=True)
+        ]
+        covered = np.any(behind, axis=0)
+        who = f" person {index + 1}" if index else ""
+        bias_m = detector.view_bias(names, errors, random_for(seed, f"bias {camera.name}{who}"))
+        draws = random_for(seed, f"{trial} {camera.name}{who}") if index else random
+        position, confidence = detector.detect(
+            points, names, covered, camera, rate_hz, errors, bias_m, draws
+        )
+        others = [each for other, each in enumerate(behind) if other != index]
+        if others and errors.occlusion:
+            lost = np.any(others, axis=0).mean(1) > LOST_SHARE
+            position[lost], confidence[lost] = np.nan, 0.0
+        found.append((position, confidence))
     kept = detector.kept_frames(len(number), errors, random)
-    return View(number[kept], time_s[kept], position[kept], confidence[kept])
+    return [View(number[kept], time_s[kept], p[kept], c[kept]) for p, c in found]
 
 
 def interpolated(

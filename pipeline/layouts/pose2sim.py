@@ -227,7 +227,9 @@ def _about(project: Mapping[str, Any]) -> list[str]:
     if project.get("frame_range", "auto") not in ("auto", "all", []):
         notes.append(f"frame_range in {CONFIG} is not applied: whole trials are run")
     if project.get("multi_person"):
-        notes.append(f"multi_person in {CONFIG}: only the largest person is followed here")
+        notes.append(
+            f"multi_person in {CONFIG}: only the largest person is followed, unless --person all"
+        )
     if project.get("participant_mass") == DEFAULT_MASS_KG:
         notes.append(
             f"participant_mass in {CONFIG} is {DEFAULT_MASS_KG:g} kg, which is also Pose2Sim's default: "
