@@ -149,6 +149,8 @@ def _session(path: Path, device: str, threads: int):
         raise PipelineError(f"there is no file {path}. Name an .onnx file.")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that wait do not spin: others decode and prepare the next images meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what matters comes as an exception
     if device != "cpu":
         runtime.preload_dlls()  # CUDA's libraries from Python packages, where they are installed

@@ -153,8 +153,7 @@ def one_track(
 def batches(items: Iterable, size: int) -> Iterator[list]:
     """Yield lists of at most `size` items."""
     iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+    yield from iter(lambda: list(islice(iterator, size)), [])
 
 
 def as_dataset(views: dict[str, dict[str, np.ndarray]], frames: int) -> xr.Dataset:
