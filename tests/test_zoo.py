@@ -17,6 +17,7 @@ from models.vocabulary import derivations, vocabulary
 from models.zoo import QUALITIES, list_models, model, pair, pairs
 from pipeline import cli, doctor
 from pipeline.errors import PipelineError
+from pipeline.terminal import console
 from stages.detect import Settings as Asked
 
 
@@ -247,7 +248,7 @@ def run(monkeypatch, capsys):
 
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "150")
+        monkeypatch.setattr(console, "width", 150)
         code = 0
         try:
             cli.main()
