@@ -239,7 +239,9 @@ def _find(file: AssetFile, candidates: list[Path], scratch: Path) -> Path | None
     """Return the file of an asset among some files: by its content, or else by its name."""
     archive = file.source.rpartition("/")[2]
     zipped = [each for each in candidates if file.member and each.suffix == ".zip"]
-    for each in zipped if len(zipped) == 1 else [z for z in zipped if z.name == archive]:
+    named = [each for each in zipped if each.name == archive]
+    # Without a hash, the archive's name is all that tells one model from another.
+    for each in zipped if len(zipped) == 1 and file.sha256 else named:
         take_member(each, file.member, scratch / file.path)
         candidates = [scratch / file.path]
     if file.size_bytes is not None:

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
 from jaxtyping import UInt8
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from models import blazepose
 from models.assets import asset_file
@@ -134,13 +137,31 @@ def _cited(name: str, weights: str) -> str:
 
 
 def _hash_of(path: Path) -> str:
-    """Hash of a file; of a configuration, of what it says, which other files may be part of."""
+    """Hash of a file and of what belongs to it.
+
+    A network's weights may be in files beside it, and a configuration may build on others.
+    """
+    if path.suffix == ".onnx":
+        return hashlib.sha256("".join(map(sha256_of, _network_files(path))).encode()).hexdigest()
     if path.suffix != ".py":
         return sha256_of(path)
     from models.openmmlab_files import read_configuration
 
     said = read_configuration(path).to_dict()
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _network_files(path: Path) -> list[Path]:
+    """An ONNX file, and those beside it that hold its weights. What is no such file is alone."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError:
+        return [path]
+    beside = {
+        ExternalDataInfo(each).location for each in graph.initializer if uses_external_data(each)
+    }
+    files = (path.parent / name for name in sorted(beside))
+    return [path, *(each for each in files if each.is_file())]
 
 
 def _network_file(name: str) -> Path:

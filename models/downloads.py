@@ -1,9 +1,11 @@
 """Getting a file from an https address, and out of a zip archive: whole, or not at all."""
 
+import errno
 import subprocess
 import sys
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
@@ -56,6 +58,10 @@ def download_wheel(requirement: str, pip_options: Sequence[str], folder: Path) -
     return found[0]
 
 
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What reading a broken archive raises."""
+
+
 def take_member(archive: Path, name: str, target: Path) -> None:
     """Write one file of a zip archive to a new file, whichever folder it is in there.
 
@@ -72,7 +78,9 @@ def take_member(archive: Path, name: str, target: Path) -> None:
                 raise PipelineError(f"{archive} has {len(fitting) or 'no'} files '{name}'")
             with opened.open(fitting[0]) as member:
                 _copy(member, target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise PipelineError(f"{archive} is damaged, or not a zip archive: {error}") from error
 
 

@@ -115,10 +115,13 @@ class OnnxNetwork:
 def _runtime():
     try:
         import onnxruntime
-    except ImportError as error:
+
+        onnxruntime.get_available_providers()  # which the folder that an uninstallation left lacks
+    except (ImportError, AttributeError) as error:
         raise PipelineError(
-            "ONNX Runtime is not installed. Install it: pip install onnxruntime (or, for NVIDIA "
-            "GPUs, onnxruntime-gpu)."
+            f"ONNX Runtime is not installed, or broken ({error}). Install it: pip uninstall "
+            "onnxruntime onnxruntime-gpu, then pip install onnxruntime (or, for NVIDIA GPUs, "
+            "onnxruntime-gpu)."
         ) from error
     return onnxruntime
 

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +96,10 @@ def missing_packages() -> list[Package]:
 
 def _is_installed(module: str) -> bool:
     package, _, part = module.partition(".")
+    if not part:
+        return find_spec(package) is not None
     folder = package_folder(package)
-    return folder is not None and (not part or any(folder.glob(f"{part}.*")))
+    return folder is not None and any(folder.glob(f"{part}.*"))
 
 
 def _require_packages() -> None:
@@ -309,8 +312,14 @@ def _batch(samples: list[dict[str, Any]]) -> dict[str, list]:
 
 def _test_step(network: Any, batch: dict[str, list]) -> list[Any]:
     device = network.data_preprocessor.device
-    with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
-        return network.test_step(batch)
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
+            return network.test_step(batch)
+    except torch.OutOfMemoryError as error:
+        raise PipelineError(
+            "the GPU's memory is too small for these models. Lower detect.batch_size and "
+            "keypoints.batch_size, take smaller models, or run on the CPU: --set detect.device=cpu"
+        ) from error
 
 
 def _score_of_a_sure(head: Any) -> float:

@@ -103,14 +103,15 @@ def by_person(
 
     Each place on the person axis is of one person, or of several one after the other: `track` counts
     them. Boxes and rotations are interpolated between the looks before and after, and across gaps of
-    up to `max_gap_s`: as the video is recorded, both neighbours in time are known, which is better
-    than carrying the last box forwards. Between looks, the score is the lower one of the neighbours'.
+    up to `max_gap_s`, or of one look in which somebody was missed: as the video is recorded, both
+    neighbours in time are known, which is better than carrying the last box forwards. Between looks,
+    the score is the lower one of the neighbours'.
     """
     found = arrays | {"track": track(arrays["box"], arrays["score"], time_s[looked])}
     step = int(np.diff(looked, prepend=looked[0]).max(initial=1))
     least = max(2, round(LEAST_S * rate_hz / step))
     persons = persons_of(found["track"], found["box"], settings.max_persons, least)
-    longest = max(round(settings.max_gap_s * rate_hz), step - 1)
+    longest = max(round(settings.max_gap_s * rate_hz), 2 * step - 1 if step > 1 else 0)
     spread = {
         name: np.full(
             (len(time_s), settings.max_persons, *values.shape[2:]), NOBODY[name], values.dtype
@@ -139,7 +140,7 @@ def one_track(
     track = {}
     for name, values in seen.items():
         track[name] = np.full((frames, *values.shape[1:]), NOBODY[name], values.dtype)
-        track[name][looked[look]] = values
+        track[name][looked[look]] = np.unwrap(values) if name == "rotation" else values
     for region in ("box", "rotation"):
         track[region] = fill_short_gaps(track[region], longest, LINEAR)
     after = np.searchsorted(looked, np.arange(frames)).clip(max=len(looked) - 1)

@@ -257,6 +257,19 @@ def test_a_download_that_goes_wrong_leaves_nothing(
     assert not cached_files(empty_cache)
 
 
+@pytest.mark.parametrize("at", range(60, 160, 7))
+def test_a_damaged_archive_is_told_wherever_the_damage_is(tmp_path, at):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("network", bytes(range(256)) * 8)
+    content = bytearray(archive.read_bytes())
+    content[at : at + 8] = b"\xff" * 8
+    archive.write_bytes(content)
+    with pytest.raises(PipelineError, match="damaged, or not a zip archive"):
+        downloads.take_member(archive, "network", tmp_path / "network")
+    assert not (tmp_path / "network").exists()
+
+
 def test_an_archive_cannot_write_elsewhere(server, network, empty_cache, tmp_path):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr("../../../../end2end.onnx", WEIGHTS)
@@ -286,12 +299,18 @@ def test_only_https_is_fetched(server, network, empty_cache):
 @pytest.mark.parametrize("digits", [64, 8, 0])
 def test_archives_and_files_are_imported(network, tmp_path, empty_cache, digits):
     name = network(SHA256[:digits])
-    (tmp_path / "download.zip").write_bytes(zipped(end2end=WEIGHTS))
+    (tmp_path / "network.zip").write_bytes(zipped(end2end=WEIGHTS))
     (tmp_path / "network.onnx").write_bytes(WEIGHTS)
-    for source in ("download.zip", "network.onnx"):
+    for source in ("network.zip", "network.onnx"):
         assert (import_from(name, tmp_path / source) / "n.onnx").read_bytes() == WEIGHTS
         verify(name)
         shutil.rmtree(empty_cache)
+    shutil.copy(tmp_path / "network.zip", tmp_path / "renamed.zip")
+    if digits:
+        import_from(name, tmp_path / "renamed.zip")
+    else:  # it could be any model's
+        with pytest.raises(PipelineError, match="does not hold n.onnx of network"):
+            import_from(name, tmp_path / "renamed.zip")
     (tmp_path / "readme.txt").write_text("not a network")
     with pytest.raises(PipelineError, match="does not hold n.onnx of network"):
         import_from(name, tmp_path / "readme.txt")

@@ -87,6 +87,12 @@ def test_mmcv_without_compiled_operations_counts_as_missing(tmp_path, monkeypatc
     assert "mmcv" not in [each.name for each in missing_packages()]
 
 
+def test_a_package_may_be_a_single_file(tmp_path, monkeypatch):
+    (tmp_path / "munkres.py").touch()  # as version 1 is
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "munkres" not in [each.name for each in missing_packages()]
+
+
 def test_a_path_of_a_configuration_that_is_not_there_is_named(tmp_path):
     assert str(tmp_path / "mine.py") in message(find_configuration, str(tmp_path / "mine.py"))
 

@@ -157,6 +157,23 @@ def test_boxes_between_looks_and_in_short_gaps_are_those_of_a_steady_walk():
     assert np.isnan(filled[20:35]).all()
 
 
+def test_one_look_in_which_somebody_was_missed_is_bridged_at_any_rate():
+    boxes = walking(PASSING)[:, :1]
+    missed = boxes.copy()
+    missed[20] = np.nan
+    looked = detect.frames_to_look_at(40, 4)
+    assert 20 in looked
+    found = by_person(missed, looked, max_gap_s=0.0)["box"][:, 0]
+    np.testing.assert_allclose(found, boxes[:, 0], atol=1e-9)
+
+
+def test_a_turn_beyond_upside_down_goes_on_the_short_way():
+    seen = {"box": np.zeros((2, 4)), "rotation": np.array([3.1, -3.1]), "score": np.ones(2),
+            "place": np.zeros(2, int), "track": np.zeros(2, int)}  # fmt: skip
+    turned = detect.one_track(seen, np.array([0, 4]), np.array([0, 1]), 5, 3)["rotation"]
+    assert np.cos(turned).max() < -0.99
+
+
 def test_no_box_slides_from_one_person_to_the_next():
     boxes = walking([[(100, 300), (110, 300)]], 20)
     boxes[10:] += 500  # somebody else

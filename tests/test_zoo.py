@@ -5,6 +5,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_networks as networks
 import pytest
 
@@ -201,6 +203,23 @@ def test_fingerprints_change_with_the_files_and_not_with_the_device(pose_file, d
     networks.random_pose_network(pose_file, 26, (64, 96), seed=1)
     after = fingerprints(choose(Asked(**asked)))
     assert {name for name in before if before[name] != after[name]} == {"pose_model sha256"}
+
+
+def test_weights_in_a_file_beside_the_network_count(tmp_path, pose_file, detector_file):
+    network, hashes = onnx.load(pose_file), []
+    for factor in (1.0, 1.0, 2.0):
+        for each in network.graph.initializer:
+            values = onnx.numpy_helper.to_array(each)
+            if values.dtype == np.float32:
+                each.CopyFrom(onnx.numpy_helper.from_array(factor * values, each.name))
+        (tmp_path / "own.onnx.data").unlink(missing_ok=True)
+        onnx.save(
+            onnx.ModelProto.FromString(network.SerializeToString()), tmp_path / "own.onnx",
+            save_as_external_data=True, location="own.onnx.data", size_threshold=256,
+        )  # fmt: skip
+        asked = Asked(detector=str(detector_file), pose_model=str(tmp_path / "own.onnx"))
+        hashes.append(fingerprints(choose(asked))["pose_model sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_a_configuration_counts_with_what_it_builds_on(tmp_path):
