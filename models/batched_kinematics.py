@@ -242,9 +242,11 @@ def _root(skeleton: Skeleton) -> tuple[Float[Tensor, "coordinate"], Float[Tensor
     heading = skeleton.default.new_zeros(len(skeleton.coordinates))
     travel = skeleton.default.new_zeros(len(skeleton.coordinates), 3)
     for index, (coordinate, axis) in enumerate(zip(driven_by, axes, strict=True)):
-        if coordinate >= 0 and index < 3 and axis[1].abs() > 0.9:
+        if coordinate < 0 or skeleton.locked[coordinate]:
+            continue
+        if index < 3 and axis[1].abs() > 0.9:
             heading[coordinate] = axis[1].sign()
-        elif coordinate >= 0 and index >= 3:
+        elif index >= 3:
             travel[coordinate] = axis
     return heading, travel
 

@@ -60,7 +60,7 @@ class Search:
         for one, other in combinations(range(len(rays)), 2):
             each = [compare(a, b, steps) for a in rays[one] for b in rays[other]]
             agreement, motion = (
-                np.sum([getattr(pair, what) for pair in each], 0)
+                np.sum([np.zeros(2 * steps + 1), *(getattr(pair, what) for pair in each)], 0)
                 for what in ("agreement", "motion")
             )
             pairs[one, other] = Evidence(agreement, motion)

@@ -100,8 +100,8 @@ def _above(
 def _below(skeleton: Skeleton) -> Bool[Tensor, "joint frame"]:
     """Whether a frame hangs on a joint. Frame 0 is ground, and the others the joints' children."""
     joints = len(skeleton.parent)
-    below = torch.zeros(joints, joints + 1, dtype=torch.bool)
-    for joint, parent in enumerate(skeleton.parent):
+    below = torch.zeros(joints, joints + 1, dtype=torch.bool, device=skeleton.parent.device)
+    for joint, parent in enumerate(skeleton.parent.tolist()):
         below[:, joint + 1] = below[:, parent]
         below[joint, joint + 1] = True
     return below

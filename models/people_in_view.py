@@ -38,11 +38,13 @@ class Person:
         for view, chosen in zip(views, pose, strict=True):
             frames = np.flatnonzero(chosen >= 0)
             interval_s = float(np.median(np.diff(view.time_s)))
-            middle, side = (each[frames, chosen[frames]] for each in view.extent())
+            middle, side = (each[frames, chosen[frames]] for each in view.extent)
             size += side.sum() * interval_s
             off_centre += np.linalg.norm(middle, axis=-1).sum() * interval_s
             seconds += len(frames) * interval_s
-            steps.append(np.unique(np.floor(view.time_s[frames] / SAMPLE_S).astype(int)))
+            first = np.floor(view.time_s[frames] / SAMPLE_S).astype(int)
+            stands_for = max(1, int(np.ceil(interval_s / SAMPLE_S - 0.05)))
+            steps.append(np.unique(first[:, None] + np.arange(stands_for)))
         step, views_there = np.unique(np.concatenate(steps), return_counts=True)
         return cls(tuple(pose), size, off_centre / max(seconds, 1e-9), step[views_there > 1])
 

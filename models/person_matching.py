@@ -115,7 +115,7 @@ def _nearest(time_s, at) -> Int[np.ndarray, "time"]:
 
 def _links(views: Sequence[View], pieces: Sequence[Piece]) -> Float[np.ndarray, "3 pair"]:
     """Evidence of pieces of one view: the pose goes on in the other, or cannot, or both are there."""
-    found, sizes = [], [view.extent()[1] for view in views]
+    found, sizes = [], [view.extent[1] for view in views]
     for one, piece in enumerate(pieces):
         view, size = views[piece.view], sizes[piece.view]
         end_s = view.time_s[piece.frames[-1]]

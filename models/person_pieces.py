@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -34,6 +35,7 @@ class View:
         """Where there is a pose."""
         return np.isfinite(self.image).all(-1).sum(-1) >= LEAST_KEYPOINTS
 
+    @cached_property
     def extent(self) -> tuple[Float[np.ndarray, "frame pose 2"], Float[np.ndarray, "frame pose"]]:
         """Middle and longer side of the box around each pose; NaN and 0 where there is none."""
         known = np.isfinite(self.image).all(-1, keepdims=True)
@@ -79,7 +81,7 @@ def pose_distance(
 
 def without_doubles(view: View) -> View:
     """Leave out poses of a person who has another pose in the same frame, with more keypoints."""
-    image, (_, size) = view.image.copy(), view.extent()
+    image, (_, size) = view.image.copy(), view.extent
     known = np.isfinite(image).all(-1).sum(-1)
     for one in range(image.shape[1]):
         for other in range(one + 1, image.shape[1]):
@@ -100,7 +102,7 @@ def pieces_of(views: Sequence[View]) -> list[Piece]:
 
 
 def _pieces_of(index: int, view: View) -> list[Piece]:
-    seen, (_, size) = view.seen, view.extent()
+    seen, (_, size) = view.seen, view.extent
     found: list[list[tuple[int, int]]] = []
     going: list[list[tuple[int, int]]] = []
     for frame in np.flatnonzero(seen.any(1)):

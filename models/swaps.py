@@ -78,6 +78,9 @@ def find_swaps(
     search = _jointly if len(image) <= MOST_TOGETHER else _by_turns
     found = {}
     for chain, pairs in deciding.items():
+        if not len(pairs):
+            found[chain] = np.zeros(seen.shape[:2], bool)
+            continue
         pairs = np.searchsorted(used, pairs)
         both = seen[:, :, pairs].all(-1)
         evidence = gram[:, :, pairs] * both[..., None, None, None]
@@ -101,16 +104,17 @@ def exchange(
 def rightwards(
     points: Float[np.ndarray, "time keypoint 3"], names: Sequence[str]
 ) -> Float[np.ndarray, "time 3"]:
-    """Direction to the person's right by where the feet point and the trunk stands; else NaN.
+    """Direction to the person's right by where the feet point and the shanks stand; else NaN.
 
-    It does not depend on what is called left and right.
+    It does not depend on what is called left and right, nor on how far the trunk bends: feet and shanks
+    are never in line.
     """
-    needed = [f"{side}{part}" for part in ("BigToe", "Heel", "Shoulder", "Hip") for side in "RL"]
+    needed = [f"{side}{part}" for part in ("BigToe", "Heel", "Knee", "Ankle") for side in "RL"]
     if not set(needed) <= set(names):
         return np.full((len(points), 3), np.nan)
     both = points[:, [list(names).index(name) for name in needed]].reshape(-1, 4, 2, 3).sum(2)
-    toes, heels, shoulders, hips = both.swapaxes(0, 1)
-    right = np.cross(toes - heels, shoulders - hips)
+    toes, heels, knees, ankles = both.swapaxes(0, 1)
+    right = np.cross(toes - heels, knees - ankles)
     return right / np.linalg.norm(right, axis=-1, keepdims=True)
 
 

@@ -185,7 +185,8 @@ def _run_trials(
         )
         try:
             with Watch() as watch:
-                for outcome in run_trial(trial, configuration_of, watch, first, last, force):
+                again = _again(trial, asked, first, last, force)
+                for outcome in run_trial(trial, configuration_of, watch, again[0], last, again[1]):
                     watch.finished(outcome)
         except PipelineError as error:
             if len(trials) == 1 and asked != ALL:
@@ -202,6 +203,18 @@ def _run_trials(
             console.print(f"  results {trial.results}", soft_wrap=True)
     if failed:
         raise PipelineError(f"{len(failed)} of {count} trials failed: {', '.join(failed)}")
+
+
+def _again(
+    trial: Trial, asked, first: str | None, last: str | None, force: bool
+) -> tuple[str | None, bool]:
+    """Where to run again from. Of all persons, only the usual one's run repeats the shared stages."""
+    own = ORDER.index("synchronize")
+    if asked != ALL or not trial.everyone:
+        return first, force
+    if last in ORDER[:own]:
+        return None, False
+    return ("synchronize", False) if force or first in ORDER[:own] else (first, force)
 
 
 def _tell_compared(trial: Trial) -> None:

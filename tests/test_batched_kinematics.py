@@ -159,6 +159,18 @@ def test_a_sample_has_the_same_pose_whoever_its_neighbours_are(samples, seed):
     torch.testing.assert_close(together[chosen][legs], alone[0][legs], atol=2e-4, rtol=0)
 
 
+def test_a_locked_coordinate_of_the_root_stays_where_it_is():
+    _, skeleton = load("pose2sim")
+    solver = solver_of("pose2sim")
+    target = solver.markers(a_walk(solver.skeleton, 5, 0.3)).position + torch.tensor([0, 0, 0.4])
+    sideways = skeleton.coordinates.index("pelvis_tz")
+    skeleton.locked[sideways] = True
+    locked = solver_of("pose2sim").solve(target)
+    skeleton.locked[sideways] = False
+    assert (locked[:, sideways] == skeleton.default[sideways]).all()
+    assert (solver.solve(target)[:, sideways] - 0.4).abs().max() < 1e-3
+
+
 def test_no_samples_give_no_poses():
     solver = solver_of("pose2sim")
     empty = torch.empty(0, len(solver.weight), 3, dtype=torch.float64)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from calibration import Camera
 from models.assets import asset_folder
 from models.people_in_view import match
-from models.person_matching import ray_miss
+from models.person_matching import SAMPLE_S, ray_miss
 from models.person_pieces import View, pieces_of, without_doubles
 from models.tracking import LOST_S, persons_of, track
 from models.vocabulary import vocabulary
@@ -245,6 +245,26 @@ def test_the_miss_of_two_rays_is_their_least_distance():
         expected.append(min(np.sqrt(residual[0]), 0.3))
     found = ray_miss(views[0], np.zeros(1, int), views[1], np.zeros(1, int))
     np.testing.assert_allclose(found[0, 0, 0], np.mean(expected), atol=1e-9)
+
+
+@pytest.mark.parametrize("rate_hz", [10.0, 12.0, 25.0, 60.0])
+def test_slow_cameras_that_take_turns_see_people_at_the_same_time(rate_hz):
+    time_s, points = people_who_pass(rate_hz=120.0)
+    step = round(120.0 / rate_hz)
+    views = []
+    for index, whole in enumerate(filmed(time_s, points, 2, shuffled=False)[0]):
+        chosen = slice(index * step // 2, None, step)
+        views.append(View(whole.time_s[chosen], whole.image[chosen], whole.camera_from_world))
+    people = match(views).people
+    assert len(people) == 2
+    assert all(len(each.steps) * SAMPLE_S > 3.0 for each in people)
+
+
+def test_a_camera_that_sees_nobody_does_not_stop_the_search_for_clocks():
+    views, _ = filmed(*people_who_pass(), cameras=3)
+    blind = View(views[0].time_s, np.full_like(views[0].image, np.nan), views[0].camera_from_world)
+    clocks = clocks_of_everyone([*views[:2], blind], ["a", "b", "c"], {}, 2.0)
+    assert set(clocks) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("cameras", [2, 3, 4])

@@ -198,6 +198,36 @@ def test_sides_exchanged_in_all_views_are_told_by_the_feet():
     assert_same(found, expected)
 
 
+def sitting(lean_deg):
+    """Keypoints of somebody who sits on the floor, legs ahead, toes up, the trunk leaning forward."""
+    lean, points = np.radians(lean_deg), {}
+    trunk = np.array([np.sin(lean), np.cos(lean)])
+    for name, sign in (("R", 1), ("L", -1)):
+        leg = {"Hip": (0, 0.1, 0.09), "Knee": (0.42, 0.14, 0.1), "Ankle": (0.84, 0.1, 0.1)}
+        leg |= {
+            "Heel": (0.88, 0.04, 0.1),
+            "BigToe": (0.9, 0.24, 0.09),
+            "SmallToe": (0.9, 0.2, 0.15),
+        }
+        heights = {"Shoulder": (0.5, 0.18), "Elbow": (0.35, 0.25), "Wrist": (0.25, 0.2)}
+        heights |= {"Eye": (0.7, 0.03), "Ear": (0.68, 0.07)}
+        arm = {part: (*(up * trunk + [0, 0.1]), wide) for part, (up, wide) in heights.items()}
+        points |= {f"{name}{part}": (x, y, sign * z) for part, (x, y, z) in (leg | arm).items()}
+    for name, up in {"Nose": 0.66, "Head": 0.8, "Neck": 0.55, "midHip": 0.0}.items():
+        points[name] = (*(up * trunk + [0, 0.1]), 0.0)
+    still = np.stack([points[name] for name in NAMES])
+    return np.tile(still, (FRAMES, 1, 1)) + np.array([0, 0.5, 0])
+
+
+@pytest.mark.parametrize("lean_deg", [0, 30, 60])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_who_leans_beyond_where_the_feet_point_is_not_exchanged(count, lean_deg):
+    extrinsics = ring(5)[:count]
+    image = observe(sitting(lean_deg), extrinsics)
+    image += np.random.default_rng(0).normal(0, 0.0015, image.shape)
+    assert_same(found_in(image, extrinsics), swaps_of(count))
+
+
 def test_to_the_right_is_where_the_feet_have_it_whatever_is_called_right():
     points = a_walk(5, forwards=(0.6, 0, 0.8))
     expected = np.cross([0.6, 0, 0.8], [0, 1, 0])
