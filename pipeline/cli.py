@@ -209,6 +209,8 @@ def _again(
     trial: Trial, asked, first: str | None, last: str | None, force: bool
 ) -> tuple[str | None, bool]:
     """Where to run again from. Of all persons, only the usual one's run repeats the shared stages."""
+    from pipeline.persons import ALL
+
     own = ORDER.index("synchronize")
     if asked != ALL or not trial.everyone:
         return first, force
