@@ -30,6 +30,7 @@ from stages.export import read_trc
 from stages.motion_files import in_file_units, read_mot
 from stages.series import by_name
 from stages.trial import Trial, no_progress
+from stages.triangulate import Seen
 
 FLEXIONS = ("hip_flexion", "knee_angle", "ankle_angle")
 OURS, PEER = "this pipeline", "Pose2Sim"
@@ -214,10 +215,9 @@ def _plain(trial: Trial, plan: Plan) -> Made:
 def _linear(trial: Trial) -> np.ndarray:
     keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     cameras, _ = read_cameras(trial.calibration, trial.cameras)
-    position = keypoints.position.sel(camera=trial.cameras).values
-    views = zip(cameras, position, strict=True)
-    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
-    return direct_linear(image, np.stack([each.camera_from_world[:3] for each in cameras]))
+    keypoints = keypoints.sel(camera=trial.cameras)
+    seen = Seen.through_lenses(cameras, keypoints.position.values, keypoints.confidence.values)
+    return direct_linear(seen.image, seen.camera_from_world)
 
 
 def direct_linear(

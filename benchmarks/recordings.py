@@ -13,7 +13,7 @@ from models.simulation.scene import Scene, View, make_scene, observe, random_for
 from models.synchronization import Track
 from models.vocabulary import vocabulary
 from pipeline.simulate import Plan, marked_keypoints, person_of
-from stages.synchronize import MIN_CONFIDENCE
+from stages.persons import MIN_CONFIDENCE
 
 MOVEMENTS = ("squats", "gait", "sit-to-stand")
 RATES_HZ = {"30": (30.0,), "60": (60.0,), "120": (120.0,), "mixed": (60.0, 30.0, 120.0, 60.0)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,12 +12,11 @@ from models.multiview import JOINTS, MIRRORED
 from models.simulation.detector import LEGS, bursts
 from models.simulation.landmarks import stacked
 from models.simulation.scene import View, interpolated, random_for
-from models.swaps import exchange
 from pipeline.files import load_dataset
 from pipeline.simulate import Plan, simulate
 from stages.frames import image_sizes
 from stages.trial import Trial
-from stages.triangulate import Settings, find_exchanged
+from stages.triangulate import Seen, Settings, find_exchanged
 
 SWAPS_PER_S, SWAP_S = 1.5, 0.4
 """How often a view's legs are exchanged where that is forced, and how long on average."""
@@ -39,16 +39,20 @@ class Recording:
     truth: Float[np.ndarray, "time keypoint 3"] | None = None
     """Where a detector without noise marks this person, m; None of real footage."""
 
+    @cached_property
+    def seen(self) -> Seen:
+        """Through the lenses."""
+        return Seen.through_lenses(self.cameras, self.pixels, self.confidence)
+
     @property
     def image(self) -> Float[np.ndarray, "camera time keypoint 2"]:
         """Undistorted image coordinates."""
-        views = zip(self.cameras, self.pixels, strict=True)
-        return np.stack([camera.undistort(pixels) for camera, pixels in views])
+        return self.seen.image
 
     @property
     def camera_from_world(self) -> Float[np.ndarray, "camera 3 4"]:
         """Extrinsics."""
-        return np.stack([camera.camera_from_world[:3] for camera in self.cameras])
+        return self.seen.camera_from_world
 
     def by_cameras(self, chosen: Sequence[int]) -> "Recording":
         """Keep some cameras."""
@@ -58,14 +62,9 @@ class Recording:
 
     def repaired(self) -> "Recording":
         """Exchange left and right again where a view has them exchanged, as the pipeline does."""
-        settings = Settings()
-        swapped = find_exchanged(
-            self.cameras, self.pixels, self.confidence, self.interval_s, self.names, settings
-        )
-        pixels, confidence = (
-            exchange(each, swapped, self.names) for each in (self.pixels, self.confidence)
-        )
-        return replace(self, pixels=pixels, confidence=confidence)
+        swapped = find_exchanged(self.seen, self.interval_s, self.names, Settings())
+        seen = self.seen.exchanged(swapped, self.names)
+        return replace(self, pixels=seen.position, confidence=seen.confidence)
 
 
 def filmed(plan: Plan) -> Recording:

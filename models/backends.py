@@ -8,23 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from jaxtyping import UInt8
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
 from models import blazepose
 from models.assets import asset_file
 from models.assets import fingerprint as asset_fingerprint
 from models.choice import Choice
-from models.people import Detections, Poses
+from models.people import Detections, Image, Poses
 from models.vocabulary import vocabulary
 from models.zoo import RUNTIMES, knows, model
 from pipeline.errors import PipelineError
-from pipeline.files import sha256_of
-
-Image = UInt8[np.ndarray, "height width 3"]
+from pipeline.files import sha256_of_input
 
 
 class Detector(Protocol):
@@ -142,17 +134,22 @@ def _hash_of(path: Path) -> str:
     A network's weights may be in files beside it, and a configuration may build on others.
     """
     if path.suffix == ".onnx":
-        return hashlib.sha256("".join(map(sha256_of, _network_files(path))).encode()).hexdigest()
+        hashes = map(sha256_of_input, _with_weights_beside(path))
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
     if path.suffix != ".py":
-        return sha256_of(path)
+        return sha256_of_input(path)
     from models.openmmlab_files import read_configuration
 
     said = read_configuration(path).to_dict()
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _network_files(path: Path) -> list[Path]:
+def _with_weights_beside(path: Path) -> list[Path]:
     """An ONNX file, and those beside it that hold its weights. What is no such file is alone."""
+    import onnx  # slow to import, and only needed here
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except DecodeError:

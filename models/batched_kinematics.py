@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from models.marker_jacobian import MarkerJacobian
-from models.opensim_model import Motion, marker_names, marker_weights
+from models.opensim_model import Motion, tracked_markers
 from models.skeleton import Skeleton, read_skeleton
 
 TOGETHER = 128
@@ -47,18 +47,15 @@ def solve_inverse_kinematics_batched(
 
     Raises PipelineError if the model has joints or constraints that `read_skeleton` does not know.
     """
-    weights = marker_weights(ik_setup, set(marker_names(model)) & set(markers))
-    position = np.stack([markers[name] for name in weights], axis=1)
-    weight = np.array(list(weights.values()))
-    known = np.isfinite(position).all(-1)
-    solvable = known @ weight > 0.5 * weight.sum()
+    tracked = tracked_markers(model, ik_setup, markers)
+    weights = dict(zip(tracked.names, tracked.weight, strict=True))
     solver = Solver(read_skeleton(model), weights, device)
-    target = torch.from_numpy(position[solvable]).to(device)
+    target = torch.from_numpy(tracked.position[tracked.solvable]).to(device)
     coordinates = solver.solve(target, progress)
     distance = solver.distances(coordinates, target)
-    index = pd.Index(time_s[solvable], name="time")
+    index = pd.Index(time_s[tracked.solvable], name="time")
     angles = pd.DataFrame(coordinates.cpu().numpy(), index, list(solver.skeleton.coordinates))
-    return Motion(angles, pd.DataFrame(distance.cpu().numpy(), index, list(weights)))
+    return Motion(angles, pd.DataFrame(distance.cpu().numpy(), index, tracked.names))
 
 
 class Solver:

@@ -24,24 +24,21 @@ class MarkerJacobian(nn.Module):
         super().__init__()
         self.skeleton = skeleton
         chosen = [skeleton.markers.index(name) for name in markers]
-        self._register("frame", skeleton.marker_frame[chosen])
-        self._register("location", skeleton.marker_location[chosen].sum(-1))
+        self.register_buffer("frame", skeleton.marker_frame[chosen])
+        self.register_buffer("location", skeleton.marker_location[chosen].sum(-1))
         driven_by, below = skeleton.driven_by, _below(skeleton)
         carries = below[:, self.frame].repeat_interleave(6, 0)
         carries &= ((driven_by >= 0) & ~skeleton.locked[driven_by])[:, None]
         axis, marker = carries.nonzero(as_tuple=True)  # of each pair of both that move together
         free, column = driven_by[axis].unique(return_inverse=True)
-        self._register("free", free)
-        self._register("axis", axis)
-        self._register("marker", marker)
-        self._register("place", column * len(chosen) + marker)
-        self._register("turns", (axis % 6 < 3)[:, None])
-        self._register("active", axis.unique())
-        self._register("drives", (driven_by[self.active, None] == free).to(self.location))
-        self._register("above", _above(below, self.active).to(self.location))
-
-    def _register(self, name: str, values: Tensor) -> None:
-        self.register_buffer(name, values)
+        self.register_buffer("free", free)
+        self.register_buffer("axis", axis)
+        self.register_buffer("marker", marker)
+        self.register_buffer("place", column * len(chosen) + marker)
+        self.register_buffer("turns", (axis % 6 < 3)[:, None])
+        self.register_buffer("active", axis.unique())
+        self.register_buffer("drives", (driven_by[self.active, None] == free).to(self.location))
+        self.register_buffer("above", _above(below, self.active).to(self.location))
 
     def forward(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "MovingMarkers":
         """Return where the markers are and how they move."""

@@ -134,8 +134,14 @@ def _errors() -> tuple[type[Exception], ...]:
     return tuple(e for e in listed if isinstance(e, type) and issubclass(e, Exception))
 
 
+def available_devices() -> list[str]:
+    """The devices that ONNX Runtime was built for. Raises PipelineError if it cannot be used."""
+    offered = _runtime().get_available_providers()
+    return [device for device, provider in PROVIDERS.items() if provider in offered]
+
+
 def _device(asked: str) -> str:
-    available = [n for n, p in PROVIDERS.items() if p in _runtime().get_available_providers()]
+    available = available_devices()
     if asked == "auto":
         return "cuda" if "cuda" in available else "cpu"
     if asked not in available:

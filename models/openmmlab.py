@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 
 from models.learned import torch_device
 from models.openmmlab_checkpoint import load_weights
@@ -36,15 +36,11 @@ from models.openmmlab_files import (
     published_weights,
     read_configuration,
 )
-from models.people import NOBODY, Detections, Poses
+from models.people import LEAST_SCORE, NOBODY, Boxed, Detections, Image, Poses
 from models.simcc import confidence
 from pipeline.errors import PipelineError
 
-Image = UInt8[np.ndarray, "height width 3"]
-
 PERSON = "person"
-LEAST_SCORE = 0.1
-"""Low, as tracking makes use of doubtful boxes (Zhang et al., ByteTrack, ECCV 2022)."""
 
 
 class Package(NamedTuple):
@@ -187,10 +183,7 @@ class _Crops:
 
     batch: dict[str, list] | None
     """Those who have a box; None if nobody has."""
-    seen: Int[np.ndarray, "seen"]
-    """Which of all images' persons they are."""
-    counts: tuple[int, ...]
-    """Of persons of each image."""
+    persons: Boxed
 
 
 class MmPoseEstimator:
@@ -225,12 +218,10 @@ class MmPoseEstimator:
         self, images: Sequence[Image], persons: Sequence[Detections], with_maps: bool = False
     ) -> _Crops:
         """Cut every person out of the image."""
-        boxes = np.concatenate([np.empty((0, 4)), *(each.boxes for each in persons)])
-        counts = tuple(len(each.scores) for each in persons)
-        seen = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(-1) & np.isfinite(boxes).all(-1))
-        owners = np.repeat(np.arange(len(images)), counts)
-        crops = [self._crop(images[owners[index]], boxes[index]) for index in seen]
-        return _Crops(_batch(crops) if crops else None, seen, counts)
+        boxed = Boxed.of(persons)
+        pairs = zip(boxed.owners, boxed.boxes, strict=True)
+        crops = [self._crop(images[owner], box) for owner, box in pairs]
+        return _Crops(_batch(crops) if crops else None, boxed)
 
     def _crop(self, image: Image, box: Float[np.ndarray, "4"]) -> dict[str, Any]:
         region = {"bbox": np.float32(box[None]), "bbox_score": np.ones(1, np.float32)}
@@ -245,17 +236,16 @@ class MmPoseEstimator:
 
         NaN and 0 where there is no box, and where the network sees nothing (scores up to 0).
         """
-        total = sum(prepared.counts)
-        keypoints = np.full((total, self.keypoints, 2), np.nan)
-        confidences = np.zeros((total, self.keypoints))
-        for index, output in zip(prepared.seen, outputs, strict=True):
+        keypoints = np.full((len(outputs), self.keypoints, 2), np.nan)
+        confidences = np.zeros((len(outputs), self.keypoints))
+        for index, output in enumerate(outputs):
             found = output.pred_instances
             confidences[index] = confidence(found.keypoint_scores[0].astype(float), self._sure)
             shown = confidences[index][:, None] > 0
             keypoints[index] = np.where(shown, found.keypoints[0, :, :2], np.nan)
-        ends = np.cumsum(prepared.counts)[:-1]
-        per_image = zip(np.split(keypoints, ends), np.split(confidences, ends), strict=True)
-        return [Poses(*each) for each in per_image]
+        persons = prepared.persons
+        per_image = (persons.per_image(keypoints, np.nan), persons.per_image(confidences, 0))
+        return [Poses(*each) for each in zip(*per_image, strict=True)]
 
 
 def count_keypoints(config: str) -> int:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from models.assets import asset_folder, is_present
@@ -217,16 +217,13 @@ def solve_inverse_kinematics(
     even with perfect markers.
     """
     package = opensim()
-    tasks = marker_weights(ik_setup, set(marker_names(model)) & set(markers))
-    names, weights = list(tasks), np.array(list(tasks.values()))
-    position = np.stack([markers[name] for name in names], axis=1)  # (time, marker, 3)
-    known = np.isfinite(position).all(-1)
-    solvable = known @ weights > 0.5 * weights.sum()
+    tracked = tracked_markers(model, ik_setup, markers)
+    names, position, solvable = tracked.names, tracked.position, tracked.solvable
     with telling_opensim_errors("solving inverse kinematics"):
         copy, driven = stripped_copy(model)
         state = copy.initSystem()
         pulls = _coordinate_references(copy, ik_setup if pulled else None)
-        solver = _solver(copy, names, weights, time_s, position, pulls)
+        solver = _solver(copy, names, tracked.weight, time_s, position, pulls)
         coordinates = [
             copy.getCoordinateSet().get(i) for i in range(copy.getCoordinateSet().getSize())
         ]
@@ -248,8 +245,30 @@ def solve_inverse_kinematics(
         table[name] = values
     whole = model.getCoordinateSet()
     table = table[[whole.get(i).getName() for i in range(whole.getSize())]]
-    shown = np.where(known[solvable], np.reshape(errors, (-1, len(names))), np.nan)
+    known = np.isfinite(position[solvable]).all(-1)
+    shown = np.where(known, np.reshape(errors, (-1, len(names))), np.nan)
     return Motion(table, pd.DataFrame(shown, index, names))
+
+
+@dataclass(frozen=True)
+class TrackedMarkers:
+    """The markers that a setup file wants to be tracked and that both model and data have."""
+
+    names: list[str]
+    weight: Float[np.ndarray, "marker"]
+    position: Float[np.ndarray, "time marker 3"]
+    """m; NaN where missing."""
+    solvable: Bool[np.ndarray, "time"]
+    """Whether more than half of the weight is there."""
+
+
+def tracked_markers(model, ik_setup: Path, markers: dict[str, np.ndarray]) -> TrackedMarkers:
+    """Gather what inverse kinematics tracks. Raises PipelineError as `marker_weights` does."""
+    weights = marker_weights(ik_setup, set(marker_names(model)) & set(markers))
+    names, weight = list(weights), np.array(list(weights.values()))
+    position = np.stack([markers[name] for name in names], axis=1)
+    known = np.isfinite(position).all(-1)
+    return TrackedMarkers(names, weight, position, known @ weight > 0.5 * weight.sum())
 
 
 def marker_weights(ik_setup: Path, available: set[str]) -> dict[str, float]:

@@ -9,8 +9,8 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
 
-from models.backends import Detector, Image, PoseEstimator
-from models.people import Detections, Poses
+from models.backends import Detector, PoseEstimator
+from models.people import Detections, Image, Poses
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")

@@ -15,14 +15,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 
 from models.onnx_runtime import OnnxNetwork, Outputs
-from models.people import Detections, PoseMaps, Poses
+from models.people import LEAST_SCORE, Boxed, Detections, Image, PoseMaps, Poses
 from models.simcc import cells_from_bins, confidence, decode, maps
 from pipeline.errors import PipelineError
-
-Image = UInt8[np.ndarray, "height width 3"]
 
 RTMDET_MEAN, RTMDET_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 """Of blue, green and red."""
@@ -34,8 +32,6 @@ SIDE_PX = 640
 """Of the square that most published detectors were trained with; RTMDet-nano: 320."""
 PERSON = 0
 """COCO's label."""
-LEAST_SCORE = 0.1
-"""Low, as tracking makes use of doubtful boxes (Zhang et al., ByteTrack, ECCV 2022)."""
 SAME_PERSON_OVERLAP = 0.45
 """Intersection over union above which YOLOX' boxes are of one person: its published deployments'."""
 STRIDES_PX = (8, 16, 32)
@@ -125,10 +121,7 @@ class _Crops:
     images: Float[np.ndarray, "seen 3 height width"]
     affines: Float[np.ndarray, "seen 2 3"]
     """From px of the image to px of the crop."""
-    seen: Int[np.ndarray, "seen"]
-    """Which of all images' persons they are: those who have a box."""
-    counts: tuple[int, ...]
-    """Of persons of each image."""
+    persons: Boxed
     with_maps: bool
 
 
@@ -163,16 +156,13 @@ class RtmPoseEstimator:
         self, images: Sequence[Image], persons: Sequence[Detections], with_maps: bool = False
     ) -> _Crops:
         """Cut every person out of the image, as mmpose's TopdownAffine does without UDP."""
-        counts = tuple(len(each.scores) for each in persons)
-        boxes = np.concatenate([np.empty((0, 4)), *(each.boxes for each in persons)])
-        seen = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(-1))  # not NaN
-        affines = crop_affines(boxes[seen], self._size)
-        crops = np.empty((len(seen), 3, *self._size[::-1]), self._network.dtype)
-        owners = np.repeat(np.arange(len(images)), counts)[seen]
-        for crop, owner, affine in zip(crops, owners, affines, strict=True):
+        boxed = Boxed.of(persons)
+        affines = crop_affines(boxed.boxes, self._size)
+        crops = np.empty((len(affines), 3, *self._size[::-1]), self._network.dtype)
+        for crop, owner, affine in zip(crops, boxed.owners, affines, strict=True):
             cut = cv2.warpAffine(images[owner], affine, self._size.tolist())
             _normalise(cut.transpose(2, 0, 1)[::-1], POSE_MEAN, POSE_STD, crop)
-        return _Crops(crops, affines, seen, counts, with_maps)
+        return _Crops(crops, affines, boxed, with_maps)
 
     def infer(self, prepared: _Crops) -> list[Outputs]:
         """Run the network."""
@@ -188,13 +178,14 @@ class RtmPoseEstimator:
         sure = confidence(scores, self._sure)
         scale, shift = prepared.affines[:, :1, :1], prepared.affines[:, None, :, 2]
         keypoints = np.where(sure[..., None] > 0, (bins / self._split - shift) / scale, np.nan)
-        shown: list[PoseMaps | None] = [None] * len(prepared.counts)
+        persons = prepared.persons
+        shown: list[PoseMaps | None] = [None] * len(persons.counts)
         if prepared.with_maps:
             cells = maps(columns, rows, sure, self._bins_per_cell)
             affines = self._map_affines(prepared.affines)
-            per_image = (_per_image(cells, prepared, 0), _per_image(affines, prepared, np.nan))
+            per_image = (persons.per_image(cells, 0), persons.per_image(affines, np.nan))
             shown = [PoseMaps(*each) for each in zip(*per_image, strict=True)]
-        per_image = (_per_image(keypoints, prepared, np.nan), _per_image(sure, prepared, 0))
+        per_image = (persons.per_image(keypoints, np.nan), persons.per_image(sure, 0))
         return [Poses(*each) for each in zip(*per_image, shown, strict=True)]
 
     def _stacked(self, outputs: list[Outputs], axis: int) -> Float[np.ndarray, "seen keypoint bin"]:
@@ -236,13 +227,6 @@ def _normalise(channels: UInt8[np.ndarray, "3 height width"], mean, deviation, o
     """Write channels of mean 0 and deviation 1 to `out`: in place, which is ten times faster."""
     np.subtract(channels, np.float32(mean)[:, None, None], out=out)
     np.divide(out, np.float32(deviation)[:, None, None], out=out)
-
-
-def _per_image(values, crops: _Crops, missing) -> list[np.ndarray]:
-    """Values of the persons who are seen, image by image, among those who are not."""
-    whole = np.full((sum(crops.counts), *values.shape[1:]), missing, values.dtype)
-    whole[crops.seen] = values
-    return np.split(whole, np.cumsum(crops.counts)[:-1])
 
 
 def _outputs_for_black(network: OnnxNetwork, size: tuple[int, int]) -> Outputs:

@@ -185,7 +185,9 @@ def _run_trials(
         )
         try:
             with Watch() as watch:
-                again = _again(trial, asked, first, last, force)
+                again = first, force
+                if asked == ALL and trial.everyone:
+                    again = _again_of_another(first, last, force)
                 for outcome in run_trial(trial, configuration_of, watch, again[0], last, again[1]):
                     watch.finished(outcome)
         except PipelineError as error:
@@ -205,15 +207,9 @@ def _run_trials(
         raise PipelineError(f"{len(failed)} of {count} trials failed: {', '.join(failed)}")
 
 
-def _again(
-    trial: Trial, asked, first: str | None, last: str | None, force: bool
-) -> tuple[str | None, bool]:
-    """Where to run again from. Of all persons, only the usual one's run repeats the shared stages."""
-    from pipeline.persons import ALL
-
+def _again_of_another(first: str | None, last: str | None, force: bool) -> tuple[str | None, bool]:
+    """Where to run another person again from, after the usual one's run repeated the shared stages."""
     own = ORDER.index("synchronize")
-    if asked != ALL or not trial.everyone:
-        return first, force
     if last in ORDER[:own]:
         return None, False
     return ("synchronize", False) if force or first in ORDER[:own] else (first, force)

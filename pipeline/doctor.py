@@ -9,7 +9,7 @@ from importlib.metadata import version
 from models import openmmlab
 from models.assets import is_present, list_assets
 from models.choice import choose, missing_packages, summary
-from models.onnx_runtime import PROVIDERS
+from models.onnx_runtime import available_devices
 from stages.detect import Settings
 
 FETCH = "pipeline models fetch --quality balanced"
@@ -79,11 +79,10 @@ def _onnx_runtime() -> Finding:
     try:
         import onnxruntime
 
-        offered = onnxruntime.get_available_providers()
+        devices = available_devices()
     except Exception as error:  # whatever a broken installation raises is the finding
         again = "pip install --force-reinstall onnxruntime"
         return Finding(subject, "optional", f"{type(error).__name__}: {error}. Try: {again}")
-    devices = [device for device, provider in PROVIDERS.items() if provider in offered]
     return Finding(subject, "ok", f"{onnxruntime.__version__} on {', '.join(devices)}")
 
 

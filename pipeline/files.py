@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import xarray as xr
@@ -81,6 +82,23 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
+
+
+def sha256_of_input(path: Path) -> str:
+    """Return the SHA-256 of a file that nobody changes unnoticed: read again only where size or time differ.
+
+    Big videos and networks are not read again by every stage of a run.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise PipelineError(f"cannot read {path}: {error.strerror}") from error
+    return _sha256_of_state(path, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256_of_state(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)
 
 
 def save_dataset(dataset: xr.Dataset, path: Path) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.config import STAGES, Configuration
 from pipeline.errors import PipelineError
-from pipeline.files import replacing_folder, reporting_disk_errors, sha256_of
+from pipeline.files import replacing_folder, reporting_disk_errors, sha256_of, sha256_of_input
 from stages import ORDER
 from stages.trial import Progress, Trial
 
@@ -212,7 +212,7 @@ def _imports(source: str) -> Iterator[str]:
 
 def _fingerprint(value: Any) -> Any:
     if isinstance(value, Path):
-        return _hashes(value, _hash_of) if value.is_dir() else _hash_of(value)
+        return _hashes(value, sha256_of_input) if value.is_dir() else sha256_of_input(value)
     if isinstance(value, Mapping):
         return {str(name): _fingerprint(each) for name, each in value.items()}
     return value
@@ -221,20 +221,6 @@ def _fingerprint(value: Any) -> Any:
 def _hashes(folder: Path, hash_of: Callable[[Path], str] = sha256_of) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hash_of(path) for path in files}
-
-
-def _hash_of(path: Path) -> str:
-    """An input file's hash; big videos are not read again by every stage of a run."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise PipelineError(f"cannot read {path}: {error.strerror}") from error
-    return _hash_of_state(path, state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _hash_of_state(path: Path, size: int, changed: int) -> str:
-    return sha256_of(path)
 
 
 def _intact(folder: Path, record: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
 from calibration.aniposelib_toml import write_toml
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS
@@ -100,15 +101,21 @@ def write_keypoints(simulation: Simulation, path_of: PathOf, with_videos: bool) 
             if trial.passer:
                 other = trial.passer.views[name]
                 random = random_for(simulation.plan.seed, f"order {trial.name} {name}")
-                first = random.integers(2, size=len(numbers))
-                order = np.stack([first, 1 - first], 1)
-                position, confidence = (
-                    np.take_along_axis(
-                        np.stack(both, 1), order.reshape(*order.shape, *[1] * (both[0].ndim - 1)), 1
-                    )
-                    for both in ((position, other.position), (confidence, other.confidence))
-                )
+                first = random.integers(2, size=len(numbers)).astype(bool)
+                position = _in_any_order(position, other.position, first)
+                confidence = _in_any_order(confidence, other.confidence, first)
             write_poses(path_of(trial.name, name), numbers, position, confidence)
+
+
+def _in_any_order(
+    one: Float[np.ndarray, "frame *any"],
+    other: Float[np.ndarray, "frame *any"],
+    other_first: Bool[np.ndarray, "frame"],
+) -> Float[np.ndarray, "frame 2 *any"]:
+    """Values of two persons, the other one's before the one's in some frames."""
+    both = np.stack([one, other], 1)
+    both[other_first] = both[other_first, ::-1]
+    return both
 
 
 def write_videos(simulation: Simulation, path_of: PathOf, progress: Progress) -> None:

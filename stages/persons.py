@@ -1,7 +1,7 @@
 """Persons: which of the people in view is the subject, in every frame of every camera."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -76,18 +76,27 @@ def of_subject(
     return chosen.assign(confidence=chosen.confidence.fillna(0.0))
 
 
+def through_lens(
+    keypoints: xr.Dataset, camera: Camera, frames: int
+) -> Float[np.ndarray, "frame *any keypoint 2"]:
+    """Undistorted image coordinates of what a camera surely saw in its frames; else NaN."""
+    view = keypoints.sel(camera=camera.name).isel(frame=slice(frames))
+    dims = [dim for dim in ("frame", "person", "keypoint") if dim in view.dims]
+    sure = view.confidence.transpose(*dims).values >= MIN_CONFIDENCE
+    pixels = view.position.transpose(*dims, "axis").values
+    return camera.undistort(np.where(sure[..., None], pixels, np.nan))
+
+
 def views_of(keypoints: xr.Dataset, cameras: Sequence[Camera], clocks: Clocks) -> list[View]:
     """What each camera saw of everybody, through its lens."""
-    views = []
-    for camera in cameras:
-        time_s = clocks[camera.name]
-        view = keypoints.sel(camera=camera.name).isel(frame=slice(len(time_s)))
-        dims = ("frame", "person", "keypoint")
-        sure = view.confidence.transpose(*dims).values >= MIN_CONFIDENCE
-        pixels = view.position.transpose(*dims, "axis").values
-        image = camera.undistort(np.where(sure[..., None], pixels, np.nan))
-        views.append(View(time_s, image, camera.camera_from_world[:3]))
-    return views
+    return [
+        View(
+            clocks[camera.name],
+            through_lens(keypoints, camera, len(clocks[camera.name])),
+            camera.camera_from_world[:3],
+        )
+        for camera in cameras
+    ]
 
 
 def clocks_of_everyone(
@@ -142,9 +151,10 @@ def find_people(
 
     Raises PipelineError if no two cameras see the same person.
     """
-    best = None
+    best, seen = None, views_of(keypoints, cameras, clocks[0])
     for each in clocks:
-        views = views_of(keypoints, cameras, each)
+        timed = zip(seen, cameras, strict=True)
+        views = [replace(view, time_s=each[camera.name]) for view, camera in timed]
         found = match(views)
         if best is None or found.agreement_s > BETTER * best.match.agreement_s:
             best = People(found, views)

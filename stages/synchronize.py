@@ -18,7 +18,6 @@ from pipeline.files import load_dataset, save_dataset
 from stages.clocks import Decision, decide, without_search
 from stages.frames import image_sizes
 from stages.persons import (
-    MIN_CONFIDENCE,
     Choice,
     Subject,
     choose_subject,
@@ -27,6 +26,7 @@ from stages.persons import (
     of_subject,
     only_person,
     several_in_view,
+    through_lens,
     views_of,
 )
 from stages.trial import Progress, Trial
@@ -161,10 +161,7 @@ def tracks_of(
     tracks = []
     for camera in cameras:
         time_s = own[camera.name]
-        view = subject.isel(frame=slice(len(time_s))).sel(camera=camera.name)
-        sure = view.confidence.transpose("frame", "keypoint").values >= MIN_CONFIDENCE
-        pixels = view.position.transpose("frame", "keypoint", "axis").values
-        image = camera.undistort(np.where(sure[..., None], pixels, np.nan))
+        image = through_lens(subject, camera, len(time_s))
         tracks.append(Track(time_s, image, camera.camera_from_world[:3]))
     return tracks
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -50,53 +51,74 @@ class Settings(Tolerances):
     exercises that are done lying down."""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What calibrated cameras saw at the same times."""
+
+    cameras: Sequence[Camera]
+    position: Float[np.ndarray, "camera time keypoint 2"]
+    """px; NaN where not seen."""
+    confidence: Float[np.ndarray, "camera time keypoint"]
+    image: Float[np.ndarray, "camera time keypoint 2"]
+    """Undistorted image coordinates (focal length 1)."""
+
+    @classmethod
+    def through_lenses(
+        cls, cameras: Sequence[Camera], position: np.ndarray, confidence: np.ndarray
+    ) -> "Seen":
+        """Take lens distortion out of pixel positions."""
+        views = zip(cameras, position, strict=True)
+        image = np.stack([camera.undistort(pixels) for camera, pixels in views])
+        return cls(cameras, position, confidence, image)
+
+    @property
+    def camera_from_world(self) -> Float[np.ndarray, "camera 3 4"]:
+        """Extrinsics."""
+        return np.stack([camera.camera_from_world[:3] for camera in self.cameras])
+
+    def exchanged(self, swapped: Swapped, names: Sequence[str]) -> "Seen":
+        """Exchange left and right where they are swapped."""
+        values = self.position, self.confidence, self.image
+        return Seen(self.cameras, *(exchange(each, swapped, names) for each in values))
+
+
 def find_exchanged(
-    cameras: Sequence[Camera],
-    position: Float[np.ndarray, "camera time keypoint 2"],
-    confidence: Float[np.ndarray, "camera time keypoint"],
-    interval_s: float,
-    names: Sequence[str],
-    settings: Settings,
+    seen: Seen, interval_s: float, names: Sequence[str], settings: Settings
 ) -> Swapped:
-    """In which views (px), and when, left and right are exchanged; nowhere if they are to be kept."""
+    """In which views, and when, left and right are exchanged; nowhere if they are to be kept."""
     if settings.swaps == "keep":
-        return {chain: np.zeros(position.shape[:2], bool) for chain in chains(names)}
-    views = zip(cameras, position, strict=True)
-    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
-    extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
-    return find_swaps(image, confidence, extrinsics, interval_s, names, settings.min_confidence)
+        return {chain: np.zeros(seen.confidence.shape[:2], bool) for chain in chains(names)}
+    return find_swaps(
+        seen.image, seen.confidence, seen.camera_from_world, interval_s, names,
+        settings.min_confidence,
+    )  # fmt: skip
 
 
 def triangulate_keypoints(
-    cameras: Sequence[Camera],
-    position: Float[np.ndarray, "camera time keypoint 2"],
-    confidence: Float[np.ndarray, "camera time keypoint"],
+    seen: Seen,
     interval_s: float,
     names: Sequence[str],
     settings: Settings,
     progress: Progress = no_progress,
     heatmaps: MapsOf | None = None,
 ) -> tuple[Points, Float[np.ndarray, "camera time keypoint"], dict[str, str], list[str]]:
-    """Triangulate pixel positions through the full camera model, distortion included.
+    """Triangulate what cameras saw through their full model, distortion included.
 
     Returns the points; each view's reprojection error in pixels, NaN where a keypoint was not seen
     or the point is not trusted; how they came about; and notices. The learned methods start from the
     geometric points, and keep them, with a notice, where there are no weights or too little memory.
     `heatmaps` are for the volumetric method.
     """
-    views = zip(cameras, position, strict=True)
-    image = np.stack([camera.undistort(pixels) for camera, pixels in views])
-    extrinsics = np.stack([camera.camera_from_world[:3] for camera in cameras])
-    points = triangulate(image, confidence, extrinsics, interval_s, settings, progress)
+    rays = seen.image, seen.confidence, seen.camera_from_world
+    points = triangulate(*rays, interval_s, settings, progress)
     how, notices = {"method": "geometric", "evidence": "keypoints"}, []
     if settings.method != "geometric":
-        seen = image, confidence, extrinsics, names
-        learned, notices = _learned(points, seen, settings, progress, heatmaps)
+        learned, notices = _learned(points, (*rays, names), settings, progress, heatmaps)
         if learned:
             evidence = "keypoints and heatmaps" if heatmaps else "keypoints"
             points, how = learned, {"method": settings.method, "evidence": evidence}
-    projected = np.stack([camera.project(points.position) for camera in cameras])
-    error = np.linalg.norm(projected - position, axis=-1)
+    projected = np.stack([camera.project(points.position) for camera in seen.cameras])
+    error = np.linalg.norm(projected - seen.position, axis=-1)
     return points, np.where(np.isfinite(points.ray_distance), error, np.nan), how, notices
 
 
@@ -260,12 +282,12 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
     known = [str(name) for name in keypoints.keypoint.values]
     of_trial = 1 / timeline.attrs["rate_hz"], known, settings
-    swapped = find_exchanged(cameras, position, confidence, *of_trial)
-    position, confidence = (exchange(each, swapped, known) for each in (position, confidence))
+    seen = Seen.through_lenses(cameras, position, confidence)
+    swapped = find_exchanged(seen, *of_trial)
     with heatmaps_of(trial, settings, keypoints, timeline, cameras) as stored:
         heatmaps = exchanged(stored, swapped) if stored else None
         points, error_px, how, more = triangulate_keypoints(
-            cameras, position, confidence, *of_trial, progress, heatmaps
+            seen.exchanged(swapped, known), *of_trial, progress, heatmaps
         )
     labelled = as_dataset(points, error_px, keypoints, swapped).assign_attrs(how)
     notices += more + swap_notices(labelled) + notices_about(labelled, settings)

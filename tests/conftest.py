@@ -1,5 +1,6 @@
 """A synthetic rig with known truth, and the data that lies beside the repository."""
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 
 from models.opensim_model import add_markers, marker_positions, rotational_coordinates
 from models.simulation.rig import looking_at as look_at
+from pipeline import cli
 from stages.motion_files import in_model_units
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -19,6 +21,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the shared data (../shared) is not beside this checkout")
     return SHARED
+
+
+def pipeline(monkeypatch, capsys, *arguments):
+    """Run the command line here; return its exit code, and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
+    monkeypatch.setenv("COLUMNS", "200")
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def ring(count: int, radius_m: float = 4.0, height_m: float = 1.5) -> np.ndarray:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import pipeline
 from dask_jobqueue.slurm import SLURMJob
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli
 from pipeline.batch import JobResult, run_jobs
 from pipeline.batch_plan import Job, find_sessions, make_plan, network_stages, stages_to_run
 from pipeline.cluster import connected, demands, notices_about
@@ -95,19 +95,6 @@ def start(*arguments) -> subprocess.Popen:
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
-
-
-def pipeline(monkeypatch, capsys, *arguments):
-    """Run the command line here; return its exit code, and what it printed."""
-    monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
 
 
 def records(dataset: Path) -> dict[Path, tuple[int, str]]:

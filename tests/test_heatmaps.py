@@ -500,8 +500,9 @@ class TestTriangulateStage:
         monkeypatch.setattr(triangulate_stage, "shipped_weights", lambda method: None)
         rig, joints = cameras(3), person(1, 3)
         pixels = np.stack([camera.project(joints[0].numpy()) for camera in rig])
+        seen = triangulate_stage.Seen.through_lenses(rig, pixels, np.ones(pixels.shape[:3]))
         _, _, how, notices = triangulate_stage.triangulate_keypoints(
-            rig, pixels, np.ones(pixels.shape[:3]), 1 / 60, JOINTS,
+            seen, 1 / 60, JOINTS,
             triangulate_stage.Settings(method="volumetric"), heatmaps=lambda samples: None,
         )  # fmt: skip
         assert (

@@ -15,8 +15,8 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import pipeline
 
-from pipeline import cli
 from pipeline.demo import build_demo
 from pipeline.files import load_dataset
 from stages import ORDER
@@ -27,19 +27,6 @@ from stages.motion_files import read_mot
 FRAMES = 40
 CAMERAS = ("cam01", "cam02", "cam03", "cam04")
 pytestmark = pytest.mark.slow
-
-
-def pipeline(monkeypatch, capsys, *arguments):
-    """Run the command line here; return its exit code, and what it printed."""
-    monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = stop.code or 0
-    printed = capsys.readouterr()
-    return code, printed.out, printed.err
 
 
 def shorten(video, target):

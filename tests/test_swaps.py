@@ -303,12 +303,14 @@ def test_simulated_recordings_are_repaired_where_exchanged_and_only_there(simula
 
     def found(its):
         wrong = exchange(position, expected, names), exchange(confidence, expected, names)
-        return stage.find_exchanged(cameras, *wrong, 1 / 30, names, its)
+        seen = stage.Seen.through_lenses(cameras, *wrong)
+        return stage.find_exchanged(seen, 1 / 30, names, its)
 
     repaired = found(stage.Settings())
     assert (repaired["legs"] == expected["legs"]).mean() > 0.99 and not repaired["arms"].any()
     assert not any(each.any() for each in found(stage.Settings(swaps="keep")).values())
-    clean = stage.find_exchanged(cameras, position, confidence, 1 / 30, names, stage.Settings())
+    seen = stage.Seen.through_lenses(cameras, position, confidence)
+    clean = stage.find_exchanged(seen, 1 / 30, names, stage.Settings())
     assert not any(each.any() for each in clean.values())
 
 

@@ -1,7 +1,6 @@
 """Which models a run gets: the registry of models, what is installed, what the user asks for."""
 
 import re
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_networks as networks
 import pytest
+from conftest import pipeline
 
 from models import assets, choice, openmmlab
 from models.assets import asset, import_from, is_present
@@ -17,7 +17,7 @@ from models.backends import citation, fingerprints, make_detector, make_pose_est
 from models.choice import Choice, choice_of, choose, summary
 from models.vocabulary import derivations, vocabulary
 from models.zoo import QUALITIES, list_models, model, pair, pairs
-from pipeline import cli, doctor
+from pipeline import doctor
 from pipeline.errors import PipelineError
 from pipeline.terminal import console
 from stages.detect import Settings as Asked
@@ -266,15 +266,9 @@ def run(monkeypatch, capsys):
     """Run the command line; return its exit code and what it printed."""
 
     def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
         monkeypatch.setattr(console, "width", 150)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err
+        code, out, err = pipeline(monkeypatch, capsys, *arguments)
+        return code, out + err
 
     return command
 
