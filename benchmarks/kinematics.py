@@ -3,7 +3,10 @@
     python -m benchmarks.kinematics [RESULTS]
 
 RESULTS is the results folder of a trial that has run, the demo's by default. Times are CPU time of one
-thread, of one run after a short one, as ratios to OpenSim's.
+thread, of one run after a short one, as ratios to OpenSim's. Then milliseconds a frame of the batched
+solver, since that is how its goal is told (at most 0.5 on two cores): the same markers forwards and
+backwards until there are 800 samples, the best of five runs, where torch may use one thread or two
+(the solver takes one: its operations are too small to be shared).
 """
 
 import argparse
@@ -29,6 +32,7 @@ from stages.series import by_name
 from stages.trial import no_progress
 
 DEMO = Path("sessions/demo/results/balancing")
+LONG, RUNS = 800, 5
 LEGS = ("hip_", "knee_angle", "ankle_angle", "subtalar_angle", "pelvis_t", "pelvis_l", "pelvis_r")
 
 
@@ -63,6 +67,12 @@ def main() -> None:
     print(
         f"pelvis and legs differ by {rmse.mean():.3f}° RMSE, {rmse.idxmax()} most: {rmse.max():.3f}°"
     )
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        elapsed, busy = milliseconds_a_frame(batched, model, setup, markers)
+        print(
+            f"{LONG} samples, {threads} threads: {elapsed:.3f} ms a frame, {busy:.3f} of CPU time"
+        )
 
 
 def timed(solve, model, setup: Path, times: np.ndarray, markers: dict) -> tuple[Motion, float]:
@@ -71,6 +81,20 @@ def timed(solve, model, setup: Path, times: np.ndarray, markers: dict) -> tuple[
     solve(model, setup, times[:3], few, no_progress)
     begun = time.process_time()
     return solve(model, setup, times, markers, no_progress), time.process_time() - begun
+
+
+def milliseconds_a_frame(solve, model, setup: Path, markers: dict) -> tuple[float, float]:
+    """Elapsed time and CPU time, ms, for each sample of a long trial: the least of some runs."""
+    there = np.arange(len(next(iter(markers.values()))))
+    order = np.resize(np.concatenate([there, there[::-1]]), LONG)
+    long = {name: values[order] for name, values in markers.items()}
+    runs = []
+    for _ in range(RUNS):
+        begun = time.perf_counter(), time.process_time()
+        solve(model, setup, np.arange(LONG) / 60, long, no_progress)
+        runs.append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+    elapsed, busy = 1000 * np.min(runs, 0) / LONG
+    return elapsed, busy
 
 
 def costs(motion: Motion, weights: dict[str, float]) -> np.ndarray:

@@ -1,12 +1,13 @@
-"""Inverse kinematics of many samples at once: what OpenSim's solver minimises, by Levenberg-Marquardt.
+"""Inverse kinematics of many samples at once: what OpenSim's solver minimises, by Newton's method.
 
 That is the weighted squared distances of markers from where the model has them, within the ranges
-of clamped coordinates (Lu and O'Connor, J Biomech 32(2), 1999). Marquardt, J SIAM 11(2), 1963; bounds
-as an active set: Kelley, Iterative methods for optimization, 1999, chapter 5.
+of clamped coordinates (Lu and O'Connor, J Biomech 32(2), 1999). Steps are damped as by Marquardt, J SIAM
+11(2), 1963; bounds are an active set: Kelley, Iterative methods for optimization, 1999, chapter 5.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,21 +15,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from models.marker_jacobian import MarkerJacobian
 from models.opensim_model import Motion, tracked_markers
+from models.rigid_markers import Place, RigidMarkers, Targets
 from models.skeleton import Skeleton, read_skeleton
 
-TOGETHER = 128
+TOGETHER = 256
 """Samples in one batch: more outgrow a processor's cache, and take longer."""
-EVERY = 16
-"""Every so many samples are solved first; the others start between them."""
+EVERY, FILLED_IN = 16, (8, 4, 2, 1)
+"""Every so many samples are solved first; the others start between them, in turns."""
 JUMP, ALIKE = 1.0, 0.01
 """rad between two of these: another solution that follows is then taken if its cost is so near."""
-MOST_STEPS = 100
+FEW_STEPS, MOST_STEPS = 8, 100
+"""From one start; where few do not do, a sample goes on together with those of the next turn."""
 LONGEST_STEP, SMALL_STEP = 0.5, 3e-4
 """rad or m: no step is trusted further, and one so small is the last: it leaves about its square."""
 NEGLIGIBLE, NEGLIGIBLE_M = 1e-9, 1e-6
-"""A step that lessens the cost by no more than such a share, or by such distances, is not worth it."""
+"""A longer one that lessens the cost by no more than such a share, or such distances, is not worth it."""
 FIRST_DAMPING, LEAST_DAMPING = 1e-5, 1e-9
 """As shares of the normal equations' diagonal."""
 HOLD = 1e-6
@@ -58,12 +60,23 @@ def solve_inverse_kinematics_batched(
     return Motion(angles, pd.DataFrame(distance.cpu().numpy(), index, tracked.names))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch from sharing small operations among threads, which would wait more than work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class Solver:
     """Inverse kinematics of one model and some of its markers, with their weights."""
 
     def __init__(self, skeleton: Skeleton, weights: dict[str, float], device: str):
         self.skeleton = skeleton.to(device)
-        self.markers = MarkerJacobian(self.skeleton, list(weights)).to(device)
+        self.markers = RigidMarkers(self.skeleton, list(weights))
         self.weight = torch.tensor(list(weights.values()), dtype=torch.float64, device=device)
         self.free = self.markers.free
         self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
@@ -72,152 +85,167 @@ class Solver:
         self.cyclic = _cyclic(self.skeleton)
         self.heading, self.travel = _root(self.skeleton)
 
+    @one_thread()
     def solve(
         self, target: Float[Tensor, "sample marker 3"], progress=lambda done, total: None
     ) -> Float[Tensor, "sample coordinate"]:
         """Return the coordinates, rad and m, that bring the markers nearest to targets, m.
 
         Targets that are NaN do not count. Samples follow one another in time, and each starts from
-        what its neighbours found, so that angles go on beyond half a turn.
+        what its neighbours found, so that angles go on beyond half a turn: first every 16th, then
+        those halfway between them, and so on.
         """
         count = len(target)
         if not count:
             return target.new_empty(0, len(self.skeleton.coordinates))
-        rough = torch.arange(0, count + EVERY - 1, EVERY, device=target.device).clamp(max=count - 1)
-        solved = self._joined(
-            self.improve(self._starts(target[rough]), target[rough]), target[rough]
-        )
-        starts = _between(rough, solved, torch.arange(count, device=target.device))
-        found = []
-        for part in torch.arange(count, device=target.device).split(TOGETHER):
-            found.append(self.improve(starts[part], target[part]))
-            progress(int(part[-1]) + 1, count)
-        return self.skeleton.settled(torch.cat(found))
+        sample = torch.arange(count, device=target.device)
+        found = target.new_empty(count, len(self.skeleton.coordinates))
+        finished = torch.zeros_like(sample, dtype=torch.bool)
+        known = torch.cat([sample[:-1:EVERY], sample[-1:]])
+        rough, _ = self.improve(self._starts(target[known]), target[known], FEW_STEPS)
+        found[known] = self._joined(rough, target[known])
+        passes = [(every, FEW_STEPS) for every in FILLED_IN] + [(1, MOST_STEPS)]
+        for every, steps in passes:
+            due = sample[(sample % every == 0) & ~finished]
+            starts = _between(known, found[known], due)
+            for part, start in zip(due.split(TOGETHER), starts.split(TOGETHER), strict=True):
+                found[part], finished[part] = self.improve(start, target[part], steps)
+                progress(int(finished.sum()), count)
+            known = torch.cat([known, due]).unique()
+        return self.skeleton.settled(found)
 
+    @one_thread()
     def distances(
         self, coordinates: Float[Tensor, "sample coordinate"], target: Tensor
     ) -> Float[Tensor, "sample marker"]:
         """Return how far each marker is from its target, m."""
-        return (self.markers(coordinates).position - target).norm(dim=-1)
+        return (self.markers.positions(coordinates) - target).norm(dim=-1)
+
+    def _cost(self, coordinates: Tensor, target: Tensor) -> Float[Tensor, "sample"]:
+        return (self.distances(coordinates, target) ** 2).nan_to_num() @ self.weight
 
     def improve(
-        self, start: Float[Tensor, "sample coordinate"], target: Float[Tensor, "sample marker 3"]
-    ) -> Float[Tensor, "sample coordinate"]:
-        """Go down from a start, each sample until it moves no more; return where that is."""
+        self,
+        start: Float[Tensor, "sample coordinate"],
+        target: Float[Tensor, "sample marker 3"],
+        steps: int,
+    ) -> tuple[Float[Tensor, "sample coordinate"], Bool[Tensor, "sample"]]:
+        """Go down from a start, each sample until it moves no more, for so many steps at most.
+
+        Return where that is, and whether it moves no more.
+        """
+        targets = self.markers.targets(target, self.weight)
         solution, running = start.clone(), torch.arange(len(start), device=start.device)
-        here, damping = self._look(start, target), start.new_full((len(start),), FIRST_DAMPING)
-        for _ in range(MOST_STEPS):
-            step = self._step(here, damping)
-            step = (
-                step
-                * ((here.gradient * step).sum(-1) > self.negligible + NEGLIGIBLE * here.cost)[
-                    :, None
-                ]
-            )
+        here = self.markers.look(start, targets)
+        damping = start.new_full((len(start),), FIRST_DAMPING)
+        for _ in range(steps):
             tried = here.coordinates.clone()
+            step = self._step(here, targets, damping)
             tried[:, self.free] = (tried[:, self.free] + step).clamp(self.lower, self.upper)
             going = (tried - here.coordinates).abs().amax(-1) > SMALL_STEP
             solution[running] = torch.where(going[:, None], here.coordinates, tried)
-            if not going.any():
+            going = going.nonzero()[:, 0]
+            running = running[going]
+            if not len(running):
                 break
-            here, damping, running = here.of(going), damping[going], running[going]
-            there = self._look(tried[going], target[running])
+            here, targets, damping = here.of(going), targets.of(going), damping[going]
+            there = self.markers.look(tried[going], targets)
             better = there.cost <= here.cost
             here = there.where(better, here)
             damping = torch.where(better, (damping / 10).clamp(min=LEAST_DAMPING), damping * 10)
-        return solution
+        else:
+            solution[running] = here.coordinates
+        finished = torch.ones_like(start[:, 0], dtype=torch.bool)
+        finished[running] = False
+        return solution, finished
 
-    def _look(self, coordinates: Tensor, target: Tensor) -> "_Place":
-        """The cost, and the normal equations of what would lessen it."""
-        moving = self.markers(coordinates)
-        known = target.isfinite().all(-1)
-        away = torch.where(known[..., None], target - moving.position, 0.0)
-        weight = (self.weight * known)[..., None]
-        pull = weight * away
-        jacobian = (self.markers.jacobian(moving) * weight[:, None].sqrt()).flatten(-2)
-        curvature = self.markers.curvature(moving, pull)
-        gradient = (jacobian @ (weight.sqrt() * away).flatten(-2)[..., None])[..., 0]
-        cost = (pull * away).sum((-2, -1))
-        return _Place(coordinates, cost, jacobian @ jacobian.mT, curvature, gradient)
-
-    def _step(self, here: "_Place", damping: Float[Tensor, "sample"]) -> Tensor:
-        """A step of the free coordinates; those at a bound and pushed beyond it stay."""
-        at, downhill = here.coordinates[:, self.free], here.gradient
+    def _step(self, here: Place, targets: Targets, damping: Float[Tensor, "sample"]) -> Tensor:
+        """A step of the free coordinates, 0 if not worth it; those at a bound stay there."""
+        downhill, curved = self.markers.derivatives(here, targets)
+        at = here.coordinates[:, self.free]
         held = ((at <= self.lower) & (downhill < 0)) | ((at >= self.upper) & (downhill > 0))
         apart = ~held
-        both = apart[:, None] & apart[..., None]
-        size = here.normal.diagonal(dim1=-2, dim2=-1)
-        hold = torch.diag_embed(damping[:, None] * size + HOLD * self.weight.sum() + held)
-        factor, failed = torch.linalg.cholesky_ex((here.normal - here.curvature) * both + hold)
-        if failed.any():  # far from a solution: without the curvature it always goes down
-            factor[failed > 0] = torch.linalg.cholesky((here.normal * both + hold)[failed > 0])
-        step = torch.cholesky_solve((downhill * apart)[..., None], factor)[..., 0]
-        return step * (LONGEST_STEP / step.abs().amax(-1, keepdim=True)).clamp(max=1)
+        size = curved.diagonal(dim1=-2, dim2=-1).abs()
+        hold = damping[:, None] * size + HOLD * self.weight.sum() + held
+        factor, failed = torch.linalg.cholesky_ex(_system(curved, apart, hold))
+        bad = failed > 0
+        if bad.any():  # far from a solution: without the curvature it always goes down
+            squares = self.markers.squares(here.of(bad), targets.of(bad))
+            factor[bad] = torch.linalg.cholesky(_system(squares, apart[bad], hold[bad]))
+        downhill = downhill * apart
+        step = torch.cholesky_solve(downhill[..., None], factor)[..., 0]
+        step = step * (LONGEST_STEP / step.abs().amax(-1, keepdim=True)).clamp(max=1)
+        gain = (downhill * step).sum(-1, keepdim=True)
+        worth = gain > self.negligible + NEGLIGIBLE * here.cost[:, None]
+        return step * (worth | (step.abs().amax(-1, keepdim=True) <= SMALL_STEP))
 
     def _starts(self, target: Float[Tensor, "sample marker 3"]) -> Tensor:
         """Poses to start from: of the sample with most markers, moved and turned as the others are."""
         known = (target.isfinite().all(-1) * self.weight).sum(-1)
         fullest = target[known.argmax()]
-        pose = self.skeleton.default.clone()
-        turned = [self._placed(pose, angle, fullest) for angle in torch.pi / 2 * torch.arange(4)]
+        pose = self.skeleton.default
         alike = fullest.expand(4, -1, -1)
-        poses = self.improve(torch.stack(turned), alike)
+        quarters = torch.pi / 2 * torch.arange(4, device=target.device)
+        poses, _ = self.improve(self._placed(pose, quarters, alike), alike, MOST_STEPS)
         poses = self._near(poses, pose)
-        cost, far = self._look(poses, alike).cost, (poses - pose).abs().amax(-1)
+        cost, far = self._cost(poses, alike), (poses - pose).abs().amax(-1)
         pose = poses[torch.where(cost <= cost.min() * (1 + ALIKE), far, torch.inf).argmin()]
         angle = _unwrapped(_turn(fullest, target, self.weight))
         angle = angle - angle[known.argmax()]
-        return torch.stack([self._placed(pose, *each) for each in zip(angle, target, strict=True)])
+        return self._placed(pose, angle, target)
 
     def _joined(self, solved: Tensor, target: Tensor) -> Tensor:
         """Solutions that go on from each other where they can: arms have more than one for a pose."""
-        joined = [solved[0]]
-        for pose, marker in zip(solved[1:], target[1:], strict=True):
-            pose = self._near(pose, joined[-1])
-            if (pose - joined[-1]).abs().amax() > JUMP:
-                both = torch.stack([pose, self.improve(joined[-1][None], marker[None])[0]])
-                cost = self._look(both, marker.expand(2, -1, -1)).cost
-                pose = both[int(cost[1] <= cost[0] * (1 + ALIKE))]
-            joined.append(pose)
+        before, after, target = solved[:-1], solved[1:], target[1:]
+        far = (self._apart(after, before)).nonzero()[:, 0]
+        ahead = self._following(before[far], after[far], target[far])
+        ahead = dict(zip(far.tolist(), ahead, strict=True))
+        joined, changed = [solved[0]], False
+        for index, pose in enumerate(after):
+            last, other = joined[-1], pose
+            if self._apart(pose, last):
+                other = ahead.get(index)
+                if changed or other is None:
+                    other = self._following(last[None], pose[None], target[index, None])[0]
+            changed = not torch.equal(other, pose)
+            joined.append(self._near(other, last))
         return torch.stack(joined)
+
+    def _apart(self, pose: Tensor, other: Tensor) -> Bool[Tensor, "*sample"]:
+        return (self._near(pose, other) - other).abs().amax(-1) > JUMP
+
+    def _following(self, last: Tensor, pose: Tensor, target: Tensor) -> Tensor:
+        """Solutions that follow last ones; the poses given instead if those cost clearly less."""
+        other, _ = self.improve(last, target, FEW_STEPS)
+        alike = self._cost(other, target) <= self._cost(pose, target) * (1 + ALIKE)
+        return torch.where(alike[:, None], other, pose)
 
     def _near(self, pose: Tensor, other: Tensor) -> Tensor:
         """The pose with full turns taken off where that brings it nearer to another."""
         turns = ((pose - other) / (2 * torch.pi)).round() * self.cyclic
         return pose - 2 * torch.pi * turns
 
-    def _placed(self, pose: Tensor, angle: Tensor, target: Float[Tensor, "marker 3"]) -> Tensor:
+    def _placed(
+        self,
+        pose: Float[Tensor, "coordinate"],
+        angle: Float[Tensor, "sample"],
+        target: Float[Tensor, "sample marker 3"],
+    ) -> Float[Tensor, "sample coordinate"]:
         """A pose turned about the vertical, with its markers' centre moved to that of the targets."""
-        known = target.isfinite().all(-1)
-        pose = pose + angle * self.heading
-        away = (target - self.markers(pose).position)[known].mean(0)
-        return pose + self.travel @ away
+        turned = pose + angle[:, None] * self.heading
+        away = (target - self.markers.positions(turned)).nanmean(-2)
+        return turned + away @ self.travel.mT
 
 
-class _Place(NamedTuple):
-    """Poses of some samples, and what is seen there."""
-
-    coordinates: Float[Tensor, "sample coordinate"]
-    cost: Float[Tensor, "sample"]
-    """m² times weights."""
-    normal: Float[Tensor, "sample free free"]
-    """Second derivatives of half the cost, but for ..."""
-    curvature: Float[Tensor, "sample free free"]
-    """... what the markers' curved paths take off them."""
-    gradient: Float[Tensor, "sample free"]
-    """Downhill."""
-
-    def of(self, chosen: Bool[Tensor, "sample"]) -> "_Place":
-        """These of the samples."""
-        return _Place(*(each[chosen] for each in self))
-
-    def where(self, chosen: Bool[Tensor, "sample"], other: "_Place") -> "_Place":
-        """These of the samples, and the others of another place."""
-        mixed = []
-        for mine, others in zip(self, other, strict=True):
-            flags = chosen.reshape(-1, *[1] * (mine.ndim - 1))
-            mixed.append(torch.where(flags, mine, others))
-        return _Place(*mixed)
+def _system(
+    matrix: Float[Tensor, "sample free free"],
+    apart: Bool[Tensor, "sample free"],
+    hold: Float[Tensor, "sample free"],
+) -> Float[Tensor, "sample free free"]:
+    """Leave only what may move in a matrix, in place, and add what holds each to its diagonal."""
+    matrix *= apart[:, None] & apart[..., None]
+    matrix.diagonal(dim1=-2, dim2=-1).add_(hold)
+    return matrix
 
 
 def _cyclic(skeleton: Skeleton) -> Bool[Tensor, "coordinate"]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.skeleton import Skeleton
@@ -26,8 +26,8 @@ class MarkerJacobian(nn.Module):
         chosen = [skeleton.markers.index(name) for name in markers]
         self.register_buffer("frame", skeleton.marker_frame[chosen])
         self.register_buffer("location", skeleton.marker_location[chosen].sum(-1))
-        driven_by, below = skeleton.driven_by, _below(skeleton)
-        carries = below[:, self.frame].repeat_interleave(6, 0)
+        driven_by = skeleton.driven_by
+        carries = skeleton.hanging()[:, self.frame].repeat_interleave(6, 0)
         carries &= ((driven_by >= 0) & ~skeleton.locked[driven_by])[:, None]
         axis, marker = carries.nonzero(as_tuple=True)  # of each pair of both that move together
         free, column = driven_by[axis].unique(return_inverse=True)
@@ -36,9 +36,6 @@ class MarkerJacobian(nn.Module):
         self.register_buffer("marker", marker)
         self.register_buffer("place", column * len(chosen) + marker)
         self.register_buffer("turns", (axis % 6 < 3)[:, None])
-        self.register_buffer("active", axis.unique())
-        self.register_buffer("drives", (driven_by[self.active, None] == free).to(self.location))
-        self.register_buffer("above", _above(below, self.active).to(self.location))
 
     def forward(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "MovingMarkers":
         """Return where the markers are and how they move."""
@@ -56,20 +53,6 @@ class MarkerJacobian(nn.Module):
         flat = moving.moves.new_zeros(*moving.moves.shape[:-2], size[0] * size[1], 3)
         return flat.index_add(-2, self.place, moving.moves).unflatten(-2, size)
 
-    def curvature(
-        self, moving: "MovingMarkers", pull: Float[Tensor, "*batch marker 3"]
-    ) -> Float[Tensor, "*batch free free"]:
-        """Return the second derivatives of the sum over markers of pull times position.
-
-        What moves with an axis turns with those above it too: the derivative of its movement by
-        such an axis's coordinate is that axis cross the movement. What curves and couplings of
-        coordinates add is left out.
-        """
-        torque = torch.linalg.cross(moving.moves, pull[..., self.marker, :])
-        torque = torch.zeros_like(moving.velocity).index_add(-2, self.axis, torque)
-        pairs = moving.velocity[..., self.active, :] @ torque[..., self.active, :].mT * self.above
-        return self.drives.mT @ (pairs + pairs.mT) @ self.drives
-
 
 class MovingMarkers(NamedTuple):
     """Where markers are, and what moves them."""
@@ -80,25 +63,3 @@ class MovingMarkers(NamedTuple):
     """Of the joints' axes, see `FramesAndAxes`."""
     moves: Float[Tensor, "*batch pair 3"]
     """Of a marker by an axis, per rad or m of the coordinate that drives it."""
-
-
-def _above(
-    below: Bool[Tensor, "joint frame"], axes: Int[Tensor, "axis"]
-) -> Float[Tensor, "axis axis"]:
-    """1 where the first axis turns the second, and 1/2 where it is that: sums count it twice."""
-    joint, order = axes // 6, axes % 6
-    same = joint[:, None] == joint
-    hangs = below[joint][:, joint + 1] & ~same
-    follows = same & (order[:, None] < order) & (order < 3)
-    itself = torch.eye(len(axes), device=axes.device) / 2
-    return ((hangs | follows) + itself) * (order < 3)[:, None]
-
-
-def _below(skeleton: Skeleton) -> Bool[Tensor, "joint frame"]:
-    """Whether a frame hangs on a joint. Frame 0 is ground, and the others the joints' children."""
-    joints = len(skeleton.parent)
-    below = torch.zeros(joints, joints + 1, dtype=torch.bool, device=skeleton.parent.device)
-    for joint, parent in enumerate(skeleton.parent.tolist()):
-        below[:, joint + 1] = below[:, parent]
-        below[joint, joint + 1] = True
-    return below

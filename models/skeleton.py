@@ -5,6 +5,8 @@ frames, markers) is stretched along that body's axes, and a joint's translation 
 factors of its parent body, unless they are themselves coordinates.
 """
 
+import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +15,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.batch_last import (
+    constant,
+    fixed,
+    leading,
+    matrices,
+    product,
+    products,
+    trailing,
+    turned,
+)
 from models.skeleton_parts import Axis, Coordinates, Joint, Parts, read_parts
 from models.spatial_functions import PiecewisePolynomials
 
@@ -101,7 +113,7 @@ class Skeleton(nn.Module):
         """Rodrigues' formula: a rotation is fixed + cosine * cos + sine * sin of its angle.
 
         The first of a joint's three leaves from its frame in the parent, the last arrives in the
-        child.
+        child. So products of them are sums over products of 1, cosines and sines.
         """
         axis = np.array([[each.direction for each in joint.axes[:3]] for joint in joints])
         fixed = axis[..., :, None] * axis[..., None, :]
@@ -109,9 +121,15 @@ class Skeleton(nn.Module):
         terms = np.stack([fixed, np.eye(3) - fixed, cross])  # (term, joint, axis, 3, 3)
         terms[:, :, 0] = np.array([joint.parent.rotation for joint in joints]) @ terms[:, :, 0]
         terms[:, :, 2] = terms[:, :, 2] @ np.array([joint.child.rotation.T for joint in joints])
-        self._register("rotation_terms", terms)
-        axis[:, 0] = [joint.parent.rotation @ joint.axes[0].direction for joint in joints]
-        self._register("rotation_axes", axis)
+        first, second, third = np.moveaxis(terms, 2, 0)
+        both = np.einsum("ajxy, bjyz -> jabxz", first, second)
+        turns = np.einsum("jabxy, cjyz -> jabcxz", both, third)
+        self._register("turn_terms", turns.reshape(len(joints), 27, 9).swapaxes(1, 2))
+        about = np.zeros((len(joints), 3, 3, 3, 3))  # (joint, first's term, second's, 3, axis)
+        about[:, 0, 0, :, 0] = [joint.parent.rotation @ joint.axes[0].direction for joint in joints]
+        about[:, :, 0, :, 1] = np.einsum("ajxy, jy -> jax", first, axis[:, 1])
+        about[:, :, :, :, 2] = np.einsum("jabxy, jy -> jabx", both, axis[:, 2])
+        self._register("axis_terms", about.reshape(len(joints), 9, 9).swapaxes(1, 2))
 
     def _register_translations(self, joints: list[Joint]) -> None:
         axis = np.array([[each.direction for each in joint.axes[3:]] for joint in joints])
@@ -157,8 +175,10 @@ class Skeleton(nn.Module):
         Batches of coordinates (rad or m) and scale factors broadcast. NaN where a coordinate that
         moves the body is.
         """
-        rotation, position = self._frames(self._displacements(coordinates)[0], scale)
-        return rotation[..., self.frame_of_body, :, :], position[..., self.frame_of_body, :]
+        coordinates, scale = self._aligned(coordinates, scale)
+        frames = self._frames(self._displacements(coordinates)[0], scale)
+        rotation, position = (each[self.frame_of_body] for each in frames)
+        return trailing(rotation, 3), trailing(position, 2)
 
     def marker_positions(
         self,
@@ -170,12 +190,43 @@ class Skeleton(nn.Module):
 
         Offsets, m, are from where the scaled model has the markers, along their bodies' axes.
         """
+        offsets = torch.zeros_like(self.marker_location[..., 0]) if offsets is None else offsets
+        coordinates, scale, offsets = self._aligned(coordinates, scale, offsets)
         rotation, position = self._frames(self._displacements(coordinates)[0], scale)
-        location = _apply(self.marker_location, self._frame_scale(scale)[..., self.marker_frame, :])
+        location = fixed(self.marker_location, scale[self.marker_frame]) + leading(offsets, 2)
+        place = position[self.marker_frame] + turned(rotation[self.marker_frame], location)
+        return trailing(place, 2)
+
+    def with_markers(self, names: Sequence[str]) -> "Skeleton":
+        """Return the same skeleton with only some of its markers, in this order."""
+        chosen = [self.markers.index(name) for name in names]
+        fewer = copy.copy(self)
+        fewer.markers, fewer._buffers = tuple(names), dict(self._buffers)
+        fewer.marker_frame = self.marker_frame[chosen]
+        fewer.marker_location = self.marker_location[chosen]
+        return fewer
+
+    def scaled(
+        self,
+        scale: Float[Tensor, "body 3"],
+        offsets: Float[Tensor, "marker 3"] | None = None,
+    ) -> "Skeleton":
+        """Return the skeleton of one person, with scale factors and offsets as in `marker_positions`."""
+        person, frames = copy.copy(self), self._frame_scale(scale)
+        person._buffers = dict(self._buffers)
+        of_parent = frames[self.parent]
+        person.location_in_parent = self.location_in_parent * of_parent[:, None]
+        person.location_in_child = self.location_in_child * frames[1:, None]
+        person.marker_location = self.marker_location * frames[self.marker_frame, None]
         if offsets is not None:
-            location = location + offsets
-        turned = _apply(rotation[..., self.marker_frame, :, :], location)
-        return position[..., self.marker_frame, :] + turned
+            place = person.marker_location.sum(-1) + offsets
+            factors = torch.ones_like(place) / 3
+            person.marker_location = place[..., None] * factors[:, None]
+        longer = self.unscaled + _apply(self.stretch, of_parent)
+        longer = torch.cat([torch.ones_like(longer), longer], -1)
+        person.slope = (self.slope.unflatten(0, (-1, 6)) * longer).flatten()
+        person.intercept = (self.intercept.unflatten(0, (-1, 6)) * longer).flatten()
+        return person
 
     def settled(
         self, coordinates: Float[Tensor, "*batch coordinate"]
@@ -183,23 +234,42 @@ class Skeleton(nn.Module):
         """Return the coordinates with coupled ones as those that they follow want them."""
         return self._settled(coordinates)[0]
 
+    def hanging(self) -> Bool[Tensor, "joint frame"]:
+        """Return whether a frame hangs on a joint. Frame 0 is ground, then come joints' children."""
+        joints = len(self.parent)
+        hangs = torch.zeros(joints, joints + 1, dtype=torch.bool, device=self.parent.device)
+        for joint, parent in enumerate(self.parent.tolist()):
+            hangs[:, joint + 1] = hangs[:, parent]
+            hangs[joint, joint + 1] = True
+        return hangs
+
     def frames_and_axes(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "FramesAndAxes":
         """Return where frames are, and the axes that their joints turn about and slide along."""
+        coordinates, scale = self._aligned(coordinates, None)
         displacement, slope = self._displacements(coordinates)
-        rotation, position = self._frames(displacement, None)
-        angle, length = displacement.split(3, -1)
-        first, second, _ = self._turns(angle)
-        about = self.rotation_axes
-        second_axis = _apply(first, about[:, 1])
-        third_axis = _apply(first, _apply(second, about[:, 2]))
-        spin = torch.stack([about[:, 0].expand_as(second_axis), second_axis, third_axis], -2)
-        slide = self.translation_axes.mT.expand_as(spin)
-        above = rotation[..., self.parent, :, :]
-        direction = torch.cat([spin, slide], -2) @ above.mT
-        joint = self.location_in_parent.sum(-1) + _apply(self.translation_axes, length)
-        origin = position[..., self.parent, :] + _apply(above, joint)
-        velocity = slope[..., None] * direction.flatten(-3, -2)
-        return FramesAndAxes(rotation, position, velocity, origin)
+        rotation, position = self._frames(displacement, scale)
+        spin = matrices(self.axis_terms, products(displacement[:, :2]))
+        slide = constant(self.translation_axes, spin.ndim).expand_as(spin)
+        axes = torch.cat([spin, slide], 2)  # (joint, 3, axis, *batch)
+        velocity = (product(rotation[self.parent], axes) * slope[:, None]).transpose(1, 2)
+        origin = position[1:] + turned(rotation[1:], fixed(self.location_in_child, scale[1:]))
+        return FramesAndAxes(
+            trailing(rotation, 3),
+            trailing(position, 2),
+            trailing(velocity.flatten(0, 1), 2),
+            trailing(origin, 2),
+        )
+
+    def _aligned(self, coordinates: Tensor, scale: Tensor | None, *others: Tensor) -> list[Tensor]:
+        """Coordinates, frames' scale factors and others, with as many axes of their batches.
+
+        Scale factors (frame, 3, *batch) come with the batch last, as all has it inside: arithmetic
+        then runs along it.
+        """
+        given = [coordinates[..., None], self._frame_scale(scale), *others]
+        dimensions = max(each.ndim for each in given)
+        coordinates, scale, *others = (each[(None,) * (dimensions - each.ndim)] for each in given)
+        return [coordinates[..., 0], leading(scale, 2), *others]
 
     def _frame_scale(self, scale: Tensor | None) -> Float[Tensor, "*batch frame 3"]:
         if scale is None:
@@ -212,6 +282,8 @@ class Skeleton(nn.Module):
     ) -> tuple[Float[Tensor, "*batch coordinate"], Float[Tensor, "*batch coordinate"]]:
         """Settled coordinates, and how fast they change with those that they follow, or are."""
         _expect(coordinates.shape[-1], self.coordinates, "coordinates")
+        if not len(self.driver):
+            return coordinates, torch.ones_like(coordinates)
         followers, slopes = self.couplers.with_slopes(coordinates[..., self.driver])
         settled = torch.cat([coordinates, followers], -1)[..., self.coupled_source]
         own = torch.ones_like(coordinates)
@@ -219,57 +291,54 @@ class Skeleton(nn.Module):
 
     def _displacements(
         self, coordinates: Float[Tensor, "*batch coordinate"]
-    ) -> tuple[Float[Tensor, "*batch joint 6"], Float[Tensor, "*batch axis"]]:
+    ) -> tuple[Float[Tensor, "joint 6 *batch"], Float[Tensor, "joint 6 *batch"]]:
         """Angles about a joint's three axes, rad, and lengths along three, before scaling, m.
 
         And how fast they change with the coordinate that drives them.
         """
         coordinates, slope = self._settled(coordinates)
         curves, steep = self.curves.with_slopes(coordinates[..., self.curve_coordinate])
-        values = functional.pad(torch.cat([coordinates, curves], -1), (0, 1))[..., self.source]
         steep = steep * slope[..., self.curve_coordinate]
-        slopes = functional.pad(torch.cat([slope, steep], -1), (0, 1))[..., self.source]
-        displacement = values * self.slope + self.intercept
-        return displacement.unflatten(-1, (-1, 6)), slopes * self.slope
+        factor, shift = (constant(each, slope.ndim) for each in (self.slope, self.intercept))
 
-    def _turns(self, angle: Float[Tensor, "*batch joint 3"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotation matrices (*batch, joint, 3, 3) about a joint's three axes."""
-        fixed, cosine, sine = self.rotation_terms
-        turn = fixed + angle.cos()[..., None, None] * cosine + angle.sin()[..., None, None] * sine
-        return turn.unbind(-3)
+        def by_axis(values: Tensor) -> Tensor:
+            return leading(functional.pad(values, (0, 1)), 1).contiguous()[self.source]
+
+        displacement = by_axis(torch.cat([coordinates, curves], -1)) * factor + shift
+        slopes = by_axis(torch.cat([slope, steep], -1)) * factor
+        return displacement.unflatten(0, (-1, 6)), slopes.unflatten(0, (-1, 6))
 
     def _steps(
-        self, displacement: Float[Tensor, "*batch joint 6"], scale: Tensor | None
-    ) -> tuple[Float[Tensor, "*batch joint 3 3"], Float[Tensor, "*batch joint 3"]]:
+        self, displacement: Float[Tensor, "joint 6 *batch"], scale: Float[Tensor, "frame 3 *batch"]
+    ) -> tuple[Float[Tensor, "joint 3 3 *batch"], Float[Tensor, "joint 3 *batch"]]:
         """Rotation and position of each joint's child body in its parent body."""
-        angle, length = displacement.split(3, -1)
-        first, second, third = self._turns(angle)
-        rotation = first @ second @ third
-        scale = self._frame_scale(scale)
-        of_parent, of_child = scale[..., self.parent, :], scale[..., 1:, :]
-        length = length * (self.unscaled + _apply(self.stretch, of_parent))
-        joint = _apply(self.location_in_parent, of_parent) + _apply(self.translation_axes, length)
-        return rotation, joint - _apply(rotation, _apply(self.location_in_child, of_child))
+        angle, length = displacement.split(3, 1)
+        rotation = matrices(self.turn_terms, products(angle))
+        of_parent, of_child = scale[self.parent], scale[1:]
+        unscaled = constant(self.unscaled, length.ndim)
+        length = length * (unscaled + fixed(self.stretch, of_parent))
+        joint = fixed(self.location_in_parent, of_parent) + fixed(self.translation_axes, length)
+        return rotation, joint - turned(rotation, fixed(self.location_in_child, of_child))
 
     def _frames(
-        self, displacement: Float[Tensor, "*batch joint 6"], scale: Tensor | None
-    ) -> tuple[Float[Tensor, "*batch frame 3 3"], Float[Tensor, "*batch frame 3"]]:
+        self, displacement: Float[Tensor, "joint 6 *batch"], scale: Float[Tensor, "frame 3 *batch"]
+    ) -> tuple[Float[Tensor, "frame 3 3 *batch"], Float[Tensor, "frame 3 *batch"]]:
         """Rotation and position of ground and each joint's child body, level by level."""
         turns, steps = self._steps(displacement, scale)
-        turns = turns.expand(*steps.shape[:-1], 3, 3)
-        rotation = torch.eye(3, dtype=steps.dtype, device=steps.device)
-        rotations = [rotation.expand(*steps.shape[:-2], 1, 3, 3)]
-        positions = [torch.zeros_like(steps[..., :1, :])]
-        for turn, step, parent in zip(
-            turns.split(self.level_sizes, -3),
-            steps.split(self.level_sizes, -2),
+        turns = turns.expand(*turns.shape[:3], *steps.shape[2:])
+        ground = torch.eye(4, dtype=steps.dtype, device=steps.device)[None]
+        ground = constant(ground, turns.ndim).expand(-1, -1, -1, *steps.shape[2:])
+        joints = torch.cat([turns, steps[:, :, None]], 2)
+        joints = torch.cat([joints, ground[:, 3:].expand_as(joints[:, :1])], 1)
+        frames = [ground[:, :3]]
+        for joint, parent in zip(
+            joints.split(self.level_sizes),
             self.parent_in_level_above.split(self.level_sizes),
             strict=True,
         ):
-            above = rotations[-1][..., parent, :, :]
-            positions.append(positions[-1][..., parent, :] + _apply(above, step))
-            rotations.append(above @ turn)
-        return torch.cat(rotations, -3), torch.cat(positions, -2)
+            frames.append(product(frames[-1][parent], joint))
+        frame = torch.cat(frames)
+        return frame[:, :, :3], frame[:, :, 3]
 
 
 def read_skeleton(model: Any) -> Skeleton:

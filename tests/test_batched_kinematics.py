@@ -13,6 +13,7 @@ from models.augmenter import MARKERS
 from models.batched_kinematics import Solver, solve_inverse_kinematics_batched
 from models.marker_jacobian import MarkerJacobian
 from models.opensim_model import generic_model, marker_weights, solve_inverse_kinematics
+from models.rigid_markers import RigidMarkers
 from stages.trial import no_progress
 
 LEGS = [f"{name}_{side}" for name in ("hip_flexion", "knee_angle", "ankle_angle") for side in "rl"]
@@ -68,38 +69,102 @@ def test_the_jacobian_is_autograds(name):
     assert all(still[i] or not by_autograd[..., i].any() for i in left)
 
 
-def test_the_curvature_is_autograds_but_for_curved_joints():
-    _, skeleton = load("pose2sim")
-    look = MarkerJacobian(skeleton, MARKERS)
-    chosen = [skeleton.markers.index(name) for name in MARKERS]
-    pose = random_poses(skeleton, 1)[0]
-    pull = torch.randn(43, 3, generator=torch.manual_seed(1), dtype=torch.float64)
+def fit_of(name: str):
+    """A skeleton, poses (3), targets near all markers, some missing, and weights."""
+    _, skeleton = load(name)
+    poses, random = random_poses(skeleton, 3), torch.Generator().manual_seed(1)
+    position = skeleton.marker_positions(poses)
+    target = position + 0.1 * torch.randn(position.shape, generator=random, dtype=torch.float64)
+    target[1, ::5] = torch.nan
+    weight = torch.rand(position.shape[1], generator=random, dtype=torch.float64)
+    return skeleton, poses, target, weight
 
-    def total(pose):
-        return (pull * skeleton.marker_positions(pose)[chosen]).sum()
 
-    expected = torch.autograd.functional.hessian(total, pose)[look.free][:, look.free]
-    found = look.curvature(look(pose), pull)
-    straight = [i for i, c in enumerate(look.free) if "knee" not in skeleton.coordinates[c]]
+def half_cost(skeleton, target, weight):
+    known = target.isfinite().all(-1)
+
+    def cost(pose):
+        apart = (skeleton.marker_positions(pose) - target)[known]
+        return (weight[known] * (apart**2).sum(-1)).sum() / 2
+
+    return cost
+
+
+@pytest.mark.parametrize("name", ["pose2sim", "pose2sim-muscles", "zoo"])
+def test_cost_gradient_and_squares_are_autograds(name):
+    skeleton, poses, target, weight = fit_of(name)
+    rigid = RigidMarkers(skeleton, skeleton.markers)
+    targets = rigid.targets(target, weight)
+    place = rigid.look(poses, targets)
+    downhill, _ = rigid.derivatives(place, targets)
+    squares = rigid.squares(place, targets)
+    for index, pose in enumerate(poses):
+        cost = half_cost(skeleton, target[index], weight)
+        uphill = torch.autograd.functional.jacobian(cost, pose)[rigid.free]
+        jacobian = torch.autograd.functional.jacobian(skeleton.marker_positions, pose)
+        jacobian = jacobian[..., rigid.free]
+        known = weight * target[index].isfinite().all(-1)
+        expected = torch.einsum("mia, m, mib -> ab", jacobian, known, jacobian)
+        torch.testing.assert_close(place.cost[index] / 2, cost(pose))
+        torch.testing.assert_close(downhill[index], -uphill, atol=1e-11, rtol=0)
+        torch.testing.assert_close(squares[index], expected, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("away_m", [0, 1000])
+def test_second_derivatives_are_autograds_but_for_curved_joints(away_m):
+    skeleton, poses, target, weight = fit_of("pose2sim")
+    rigid = RigidMarkers(skeleton, skeleton.markers)
+    poses[:, skeleton.coordinates.index("pelvis_tx")] += away_m
+    target[..., 0] += away_m
+    targets = rigid.targets(target, weight)
+    _, found = rigid.derivatives(rigid.look(poses, targets), targets)
+    straight = [i for i, c in enumerate(rigid.free) if "knee" not in skeleton.coordinates[c]]
     both = np.ix_(straight, straight)
-    torch.testing.assert_close(found[both], expected[both], atol=1e-12, rtol=0)
+    for index, pose in enumerate(poses):
+        cost = half_cost(skeleton, target[index], weight)
+        expected = torch.autograd.functional.hessian(cost, pose)[rigid.free][:, rigid.free]
+        torch.testing.assert_close(found[index][both], expected[both], atol=1e-11, rtol=0)
+
+
+def test_markers_that_are_missing_are_as_good_as_none():
+    solver = solver_of("pose2sim")
+    weights = marker_weights(setup_of("pose2sim"), set(MARKERS))
+    fewer = dict(list(weights.items())[:-6])
+    target = torch.from_numpy(noisy_markers(solver, 24))
+    target = target[target.isfinite().all((1, 2))]
+    some = Solver(solver.skeleton, fewer, "cpu").solve(target[:, :-6])
+    target[:, -6:] = torch.nan
+    torch.testing.assert_close(solver.solve(target), some, atol=1e-4, rtol=0)
+
+
+def test_a_sample_that_needs_more_steps_is_told_and_goes_on_from_there():
+    solver = solver_of("pose2sim")
+    truth = a_walk(solver.skeleton, 5, 0.3)
+    target = solver.markers.positions(truth)
+    start = truth + 0.2
+    once, finished = solver.improve(start, target, 1)
+    assert not finished.any()
+    assert (solver.distances(once, target) < solver.distances(start, target)).float().mean() > 0.9
+    found, finished = solver.improve(once, target, 50)
+    assert finished.all()
+    assert solver.distances(found, target).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["pose2sim", "lai-uhlrich-2022"])
 def test_markers_of_known_poses_give_the_poses_back_over_two_turns(name):
     solver = solver_of(name)
     truth = a_walk(solver.skeleton, 90, 4 * np.pi)
-    found = solver.solve(solver.markers(truth).position)
+    found = solver.solve(solver.markers.positions(truth))
     seen = solver.free
     difference = (found - truth)[:, seen]
     difference -= 2 * np.pi * (difference[0] / (2 * np.pi)).round()  # where it started from
     assert difference.abs().max() < 1e-3
-    assert solver.distances(found, solver.markers(truth).position).max() < 1e-4
+    assert solver.distances(found, solver.markers.positions(truth)).max() < 1e-4
 
 
 def noisy_markers(solver: Solver, samples: int) -> np.ndarray:
     """Markers (time, 43, 3) misplaced by a centimetre, with noise, some of them missing."""
-    truth = solver.markers(a_walk(solver.skeleton, samples, 1.0)).position.numpy()
+    truth = solver.markers.positions(a_walk(solver.skeleton, samples, 1.0)).numpy()
     random = np.random.default_rng(2)
     position = truth + random.normal(0, 0.01, (1, *truth.shape[1:]))
     position += random.normal(0, 0.005, truth.shape)
@@ -135,7 +200,7 @@ def test_clamped_coordinates_stay_in_their_range_and_the_rest_makes_the_best_of_
     knee = solver.skeleton.coordinates.index("knee_angle_r")
     truth = solver.skeleton.default.repeat(5, 1)
     truth[:, knee] = solver.skeleton.lower[knee] - 0.2
-    target = solver.markers(truth).position
+    target = solver.markers.positions(truth)
     found = solver.solve(target)
     assert (found[:, knee] - solver.skeleton.lower[knee]).abs().max() < 1e-9
     held = truth.clone()
@@ -150,7 +215,7 @@ def test_clamped_coordinates_stay_in_their_range_and_the_rest_makes_the_best_of_
 def test_a_sample_has_the_same_pose_whoever_its_neighbours_are(samples, seed):
     solver = solver_of("pose2sim")
     random = torch.Generator().manual_seed(seed)
-    target = solver.markers(a_walk(solver.skeleton, 40, 0.5)).position[:samples]
+    target = solver.markers.positions(a_walk(solver.skeleton, 40, 0.5))[:samples]
     target = target + 0.01 * torch.randn(target.shape, generator=random, dtype=torch.float64)
     together = solver.solve(target)
     chosen = int(torch.randint(samples, (1,), generator=random))
@@ -162,7 +227,7 @@ def test_a_sample_has_the_same_pose_whoever_its_neighbours_are(samples, seed):
 def test_a_locked_coordinate_of_the_root_stays_where_it_is():
     _, skeleton = load("pose2sim")
     solver = solver_of("pose2sim")
-    target = solver.markers(a_walk(solver.skeleton, 5, 0.3)).position + torch.tensor([0, 0, 0.4])
+    target = solver.markers.positions(a_walk(solver.skeleton, 5, 0.3)) + torch.tensor([0, 0, 0.4])
     sideways = skeleton.coordinates.index("pelvis_tz")
     skeleton.locked[sideways] = True
     locked = solver_of("pose2sim").solve(target)
