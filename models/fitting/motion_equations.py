@@ -1,0 +1,172 @@
+"""Equations of a trial's motion: its likeliest coordinates, given the person, evidence and smoothness.
+
+Where points are filtered first, each alone, a limb's length changes with the noise. Here the skeleton's
+coordinates are what moves smoothly: their accelerations are Student's t, so that they may be quick
+now and then. All samples are sought together by Gauss and Newton's method; neighbours in time
+alone depend on each other, which makes the normal equations banded: what a Kalman smoother with
+the skeleton as its state, relinearised until nothing changes, would give (Bell, SIAM J Optim 4(3), 1994).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.linalg import LinAlgError, solveh_banded
+from torch import Tensor
+
+from models.fitting.poses import Person, neutral
+from models.fitting.priors import acceleration_scale, pose_information, priors
+from models.fitting.rows import Layout, Measured, Weighed, compare, weigh
+from models.fitting.trunk import Trunk
+
+MOST_STEPS, ENOUGH = 30, 1e-5
+"""A step that lessens the cost by no more than such a share is the last."""
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-4, 1e-8, 1e6
+TOGETHER = 256
+"""Samples whose derivatives are made at once."""
+HELD, LEAST_INFORMATION = 1e12, 1e-3
+DIFFERENCE = (1.0, -2.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Cost of some coordinates, and the normal equations of each sample and of the smoothness."""
+
+    cost: float
+    normal: Float[Tensor, "sample free free"]
+    downhill: Float[Tensor, "sample free"]
+    smooth: Float[Tensor, "inner free"]
+    """Information on each second difference."""
+
+
+class MotionFit:
+    """The equations of one trial's motion: a person, evidence at equal intervals, and priors."""
+
+    def __init__(
+        self,
+        person: Person,
+        layout: Layout,
+        evidence: Measured,
+        constant_m: Float[Tensor, "row"],
+        noise: Float[Tensor, "kind"],
+        interval_s: float,
+    ):
+        self.person, self.layout, self.evidence = person, layout, evidence
+        self.constant_m, self.noise = constant_m, noise
+        self.free, self.neutral = person.free, neutral(person.skeleton)
+        names, skeleton = person.skeleton.coordinates, person.skeleton
+        self.information = pose_information(names, interval_s)[self.free]
+        self.trunk = Trunk(skeleton.markers, names, self.free.tolist(), interval_s)
+        self.scale = (acceleration_scale(names) * interval_s**2)[self.free]
+        self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
+        self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
+        self.variance = layout.variance(interval_s, noise)
+
+    def solve(
+        self, coordinates: Float[Tensor, "sample coordinate"], progress=lambda done, total: None
+    ) -> Float[Tensor, "sample coordinate"]:
+        """Go down from some coordinates (rad, m) until nothing changes."""
+        coordinates = self.person.settled(coordinates)
+        here, damping = self._look(coordinates), FIRST_DAMPING
+        for step in range(MOST_STEPS):
+            progress(step, MOST_STEPS)
+            while damping <= MOST_DAMPING:
+                tried = self._stepped(coordinates, here, damping)
+                there = None if tried is None else self._look(tried)
+                if there is not None and there.cost <= here.cost:
+                    break
+                damping *= 10
+            else:
+                break
+            gain, damping = here.cost - there.cost, max(damping / 10, LEAST_DAMPING)
+            coordinates, here = tried, there
+            if gain <= ENOUGH * here.cost:
+                break
+        progress(MOST_STEPS, MOST_STEPS)
+        return coordinates
+
+    def errors(
+        self, coordinates: Float[Tensor, "sample coordinate"]
+    ) -> tuple[Float[Tensor, "sample row"], Bool[Tensor, "sample row"]]:
+        """What is left of each row, m, constant errors taken off; and which rows were measured."""
+        position = self.person.points(coordinates).position
+        compared = compare(self.evidence, self.layout, position)
+        known = self.evidence.certainty > 0
+        return torch.where(known, compared.residual - self.constant_m, 0.0), known
+
+    def _look(self, coordinates: Tensor) -> _Look:
+        parts = [
+            self._sample_equations(coordinates[chosen], self.evidence.of(chosen))
+            for chosen in torch.arange(len(coordinates)).split(TOGETHER)
+        ]
+        cost, normal, downhill = (torch.cat(each) for each in zip(*parts, strict=True))
+        bend = _second_differences(coordinates[:, self.free])
+        freedom = priors()["acceleration"]["degrees_of_freedom"]
+        square = (bend / self.scale) ** 2
+        smooth = (freedom + 1) / (freedom + square) / self.scale**2
+        downhill = downhill - _spread(smooth * bend)
+        rough = (freedom + 1) / 2 * torch.log1p(square / freedom).sum()
+        return _Look(float(cost.sum() + rough), normal, downhill, smooth)
+
+    def _sample_equations(self, coordinates, evidence) -> tuple[Tensor, Tensor, Tensor]:
+        posed = self.person.pose(coordinates)
+        compared = compare(evidence, self.layout, posed.position)
+        known = evidence.certainty > 0
+        error = torch.where(known, compared.residual - self.constant_m, 0.0)
+        weighed: Weighed = weigh(error, evidence, self.layout, self.variance, self.noise)
+        along = posed.by_coordinate[:, :, self.layout.point]
+        rows = torch.einsum("srx,scrx->scr", compared.direction, along)
+        heavy = rows * weighed.weight[:, None]
+        away = (self.neutral - coordinates)[:, self.free]
+        bent, bent_slope = self.trunk(posed, coordinates[:, self.free])
+        pulled = self.information * away - bent[:, None] * bent_slope
+        assumed = torch.diag(self.information) + bent_slope[..., None] * bent_slope[:, None]
+        cost = weighed.cost + ((self.information * away**2).sum(-1) + bent**2) / 2
+        downhill = (heavy @ error[..., None])[..., 0] + pulled
+        return cost, heavy @ rows.mT + assumed, downhill
+
+    def _stepped(self, coordinates: Tensor, here: _Look, damping: float) -> Tensor | None:
+        """Coordinates after a step, those at limits held; None if the equations are not definite."""
+        at = coordinates[:, self.free]
+        held = ((at <= self.lower) & (here.downhill < 0)) | (
+            (at >= self.upper) & (here.downhill > 0)
+        )
+        size = here.normal.diagonal(dim1=-2, dim2=-1)
+        normal = here.normal + torch.diag_embed(damping * size + LEAST_INFORMATION + HELD * held)
+        bands = _banded(normal.numpy(), here.smooth.numpy())
+        try:
+            step = solveh_banded(bands, here.downhill.flatten().numpy(), lower=True)
+        except LinAlgError:
+            return None
+        tried = coordinates.clone()
+        moved = at + torch.from_numpy(step).reshape(at.shape)
+        tried[:, self.free] = moved.clamp(self.lower, self.upper)
+        return tried
+
+
+def _second_differences(values: Float[Tensor, "sample free"]) -> Float[Tensor, "inner free"]:
+    return values[2:] - 2 * values[1:-1] + values[:-2]
+
+
+def _spread(inner: Float[Tensor, "inner free"]) -> Float[Tensor, "sample free"]:
+    """The transpose of `_second_differences`."""
+    pad = torch.nn.functional.pad
+    return sum(
+        factor * pad(inner, (0, 0, late, 2 - late)) for late, factor in enumerate(DIFFERENCE)
+    )
+
+
+def _banded(
+    normal: Float[np.ndarray, "sample free free"], smooth: Float[np.ndarray, "inner free"]
+) -> Float[np.ndarray, "band unknown"]:
+    """The lower bands, as `solveh_banded` has them, of all samples' equations together."""
+    samples, free, _ = normal.shape
+    bands = np.zeros((2 * free + 1, samples, free))
+    for column in range(free):
+        bands[: free - column, :, column] = normal[:, column:, column].T
+    for earlier, first in enumerate(DIFFERENCE):
+        for later in range(earlier, 3):
+            reached = slice(earlier, samples - 2 + earlier)
+            bands[(later - earlier) * free, reached] += first * DIFFERENCE[later] * smooth
+    return bands.reshape(2 * free + 1, -1)

@@ -1,0 +1,158 @@
+"""Person: an OpenSim model with keypoints on its bodies, and the parameters by which people differ."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.augmenter import MARKERS
+from models.fitting.augmented_markers import augmented_markers
+from models.fitting.floor import SOLES
+from models.fitting.poses import Proportions
+from models.fitting.priors import priors
+from models.fitting.trunk import AXIS
+from models.opensim_model import (
+    GenericModel,
+    add_markers,
+    body_poses,
+    check_markers,
+    load_model,
+    opensim,
+    telling_opensim_errors,
+)
+from models.simulation.landmarks import SOLE_HEIGHT_M, lengths, placements
+from models.simulation.subject import GROUPS, group_and_side
+from models.skeleton import Skeleton
+
+TOP, BOTTOM = "Head", ("RHeel", "LHeel", "RBigToe", "LBigToe")
+"""Keypoints between which a model that stands upright is as tall as the person."""
+UPRIGHT = ("knee_angle_r", "knee_angle_l")
+"""Are 0, and all others at their default, where height is measured."""
+UNSEEN = (*SOLES, *AXIS)
+"""Points that are on the model for what is assumed of it, and nobody measures."""
+PAIRED = tuple(name for name in GROUPS if name not in ("pelvis", "trunk"))
+AXES = ("depth", "height", "breadth")
+"""Along x, y and z of a body that stands upright."""
+
+
+def model_with_keypoints(
+    generic: GenericModel, names: Collection[str], augmenter: str = "published"
+) -> Any:
+    """Load a generic model with an augmenter's markers, keypoints and soles where they usually are.
+
+    Keypoints that have no place on a body are left out. Raises PipelineError if the model lacks bodies
+    that keypoints are placed on, or markers.
+    """
+    model = load_model(generic.folder / generic.model)
+    add_markers(model, generic.folder / generic.markers)
+    check_markers(model, MARKERS)
+    bodies = [body.getName() for body in model.getBodyList()]
+    placed, sizes, wanted = placements(bodies), _sizes(model), {TOP, *BOTTOM, *names}
+    places = {name: place for name, place in placed.items() if name in wanted}
+    level = np.array([1.0, 0.0, 1.0])
+    places |= {name: (body, placed[above][1] * level) for name, (body, above) in SOLES.items()}
+    for name, (body, location) in places.items():
+        _add_marker(model, name, body, location * sizes[body])
+    for name, (body, location) in AXIS.items():
+        _add_marker(model, name, body, np.array(location))
+    for name, marker in augmented_markers(augmenter).items():
+        if marker.body in bodies:
+            _add_marker(model, name, marker.body, marker.place_m)
+    model.finalizeConnections()
+    model.initSystem()
+    return model
+
+
+def _add_marker(model, name: str, body: str, location_m: Float[np.ndarray, "3"]) -> None:
+    """Add a marker, in the place of one of the same name if there is one."""
+    package, markers = opensim(), model.updMarkerSet()
+    if (taken := markers.getIndex(name)) >= 0:
+        markers.remove(taken)
+    marker = package.Marker()
+    marker.setName(name)
+    marker.setParentFrameName(f"/bodyset/{body}")
+    marker.set_location(package.Vec3(*map(float, location_m)))
+    markers.cloneAndAppend(marker)
+
+
+def _sizes(model) -> dict[str, float]:
+    """Length of each body against the model that keypoints were placed on."""
+    upright = pd.DataFrame({name: [0.0] for name in UPRIGHT})
+    poses = body_poses(model, upright)
+    place = dict(zip(poses.names, poses.position[0], strict=True))
+    return {
+        body: float(np.linalg.norm(place[start] - place[end])) / reference
+        for body, (start, end, reference) in lengths().items()
+        if start in place and end in place
+    }
+
+
+def proportions(bodies: Sequence[str], size_spread: float) -> Proportions:
+    """Size, lengths of both sides, right against left, and breadth and depth against length."""
+    table, axis_of = priors()["proportions"], priors()["length_axis"]
+    where = [group_and_side(body) for body in bodies]
+    found: dict[str, tuple[float, np.ndarray]] = {"size": (size_spread, np.ones((len(bodies), 3)))}
+    for group in GROUPS:
+        member = np.array([each == group for each, _ in where], float)
+        right = np.array([side == "r" for _, side in where])
+        found[f"{group}, length"] = table["segment"], np.outer(member, np.ones(3))
+        if group in PAIRED:
+            half = member * np.where(right, 0.5, -0.5)
+            found[f"{group}, right against left"] = table["sides"], np.outer(half, np.ones(3))
+        for axis in range(3):
+            if axis != axis_of[group]:
+                shape = np.outer(member, np.eye(3)[axis])
+                found[f"{group}, {AXES[axis]}"] = table["shape"], shape
+    spread = torch.tensor([each for each, _ in found.values()], dtype=torch.float64)
+    shapes = torch.from_numpy(np.stack([each for _, each in found.values()]))
+    return Proportions(tuple(found), spread, spread[:, None, None] * shapes)
+
+
+def heights_m(
+    skeleton: Skeleton, scale: Float[Tensor, "*batch body 3"]
+) -> Float[Tensor, "*batch sole"]:
+    """How high the top of the head of a model that stands upright is above each of its soles.
+
+    The largest is the person's height. It is linear in the scale factors but for the thickness of soles.
+    """
+    pose = skeleton.default.clone()
+    pose[[skeleton.coordinates.index(name) for name in UPRIGHT]] = 0.0
+    height = skeleton.marker_positions(pose, scale)[..., 1]
+    top, *soles = (height[..., skeleton.markers.index(name)] for name in (TOP, *BOTTOM))
+    return torch.stack([top - sole for sole in soles], -1) + SOLE_HEIGHT_M
+
+
+def scaled_model(
+    model,
+    scale: Mapping[str, Float[np.ndarray, "3"]],
+    offsets_m: Mapping[str, Float[np.ndarray, "3"]],
+    mass_kg: float,
+) -> Any:
+    """Return a copy of a model, scaled by body, whose markers have then been moved on their bodies.
+
+    Without points that nobody measures.
+    """
+    package = opensim()
+    copy, scales = model.clone(), package.ScaleSet()
+    copy.finalizeConnections()
+    for body, factors in scale.items():
+        each = package.Scale()
+        each.setSegmentName(body)
+        each.setScaleFactors(package.Vec3(*map(float, factors)))
+        each.setApply(True)
+        scales.cloneAndAppend(each)
+    with telling_opensim_errors("scaling the model"):
+        copy.scale(copy.initSystem(), scales, True, float(mass_kg))
+        for marker_name, offset in offsets_m.items():
+            marker = copy.updMarkerSet().get(marker_name)
+            place = marker.get_location().to_numpy() + offset
+            marker.set_location(package.Vec3(*map(float, place)))
+        for unseen in UNSEEN:
+            copy.updMarkerSet().remove(copy.getMarkerSet().getIndex(unseen))
+        copy.initSystem()
+    copy.setName(f"{model.getName()}_scaled")
+    return copy
