@@ -25,6 +25,9 @@ class FittedMotion:
     error_m: pd.DataFrame
     """How far each point is from its evidence, m at the person: the root mean square over the views that
     see it, errors that stay not counted; NaN where it is not seen."""
+    deviation: pd.DataFrame
+    """Standard deviation of each coordinate, rad or m: by what was measured and by what is not known of the
+    person; as far as the body moves as the model does. NaN where points do not tell of it."""
 
 
 def fit_motion(subject: FittedSubject, trial: TrialEvidence, progress) -> FittedMotion:
@@ -49,7 +52,8 @@ def fit_motion(subject: FittedSubject, trial: TrialEvidence, progress) -> Fitted
     angles = pd.DataFrame(settled[known], index, list(subject.person.skeleton.coordinates))
     distance = _of_points(error, measured_rows, subject.layout, len(points)).numpy()
     table = pd.DataFrame(distance[known], index, list(points)).drop(columns=list(UNSEEN))
-    return FittedMotion(angles, table)
+    own = pd.DataFrame(fit.deviation(coordinates).numpy()[known], index, angles.columns)
+    return FittedMotion(angles, table, np.sqrt(own**2 + subject.deviation**2))
 
 
 def _of_points(

@@ -57,7 +57,7 @@ class MotionFit:
         self.free, self.neutral = person.free, neutral(person.skeleton)
         names, skeleton = person.skeleton.coordinates, person.skeleton
         self.information = pose_information(names, interval_s)[self.free]
-        self.trunk = Trunk(skeleton.markers, names, self.free.tolist(), interval_s)
+        self.trunk = Trunk(skeleton.markers, interval_s)
         self.scale = (acceleration_scale(names) * interval_s**2)[self.free]
         self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
         self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
@@ -95,6 +95,21 @@ class MotionFit:
         known = self.evidence.certainty > 0
         return torch.where(known, compared.residual - self.constant_m, 0.0), known
 
+    def deviation(
+        self, coordinates: Float[Tensor, "sample coordinate"]
+    ) -> Float[Tensor, "sample coordinate"]:
+        """Standard deviations given the evidence and smoothness, were the person known, rad and m.
+
+        Of a normal distribution about the solution (Laplace's approximation). NaN for coordinates that
+        points do not tell of.
+        """
+        here = self._look(coordinates)
+        least = LEAST_INFORMATION * torch.eye(len(self.free), dtype=coordinates.dtype)
+        spread = torch.full_like(coordinates, torch.nan)
+        variance = marginal_variances((here.normal + least).numpy(), here.smooth.numpy())
+        spread[:, self.free] = torch.from_numpy(variance).sqrt()
+        return spread
+
     def _look(self, coordinates: Tensor) -> _Look:
         parts = [
             self._sample_equations(coordinates[chosen], self.evidence.of(chosen))
@@ -119,7 +134,7 @@ class MotionFit:
         rows = torch.einsum("srx,scrx->scr", compared.direction, along)
         heavy = rows * weighed.weight[:, None]
         away = (self.neutral - coordinates)[:, self.free]
-        bent, bent_slope = self.trunk(posed, coordinates[:, self.free])
+        bent, bent_slope = self.trunk(posed)
         pulled = self.information * away - bent[:, None] * bent_slope
         assumed = torch.diag(self.information) + bent_slope[..., None] * bent_slope[:, None]
         cost = weighed.cost + ((self.information * away**2).sum(-1) + bent**2) / 2
@@ -170,3 +185,49 @@ def _banded(
             reached = slice(earlier, samples - 2 + earlier)
             bands[(later - earlier) * free, reached] += first * DIFFERENCE[later] * smooth
     return bands.reshape(2 * free + 1, -1)
+
+
+def marginal_variances(
+    normal: Float[np.ndarray, "sample free free"], smooth: Float[np.ndarray, "inner free"]
+) -> Float[np.ndarray, "sample free"]:
+    """The diagonal of the inverse of all samples' equations together.
+
+    Two samples a block make them block tridiagonal: a Kalman filter in information form forwards, and
+    Rauch, Tung and Striebel's smoother of covariances backwards (AIAA J 3(8), 1965).
+    """
+    samples, free, _ = normal.shape
+    diagonal, beyond = _blocks(normal, smooth)
+    filtered = np.empty_like(diagonal)
+    for block, here in enumerate(diagonal):
+        before = beyond[block - 1].T @ filtered[block - 1] @ beyond[block - 1] if block else 0.0
+        filtered[block] = np.linalg.inv(here - before)
+    covariance = filtered.copy()
+    for block in range(len(diagonal) - 2, -1, -1):
+        gain = filtered[block] @ beyond[block]
+        covariance[block] += gain @ covariance[block + 1] @ gain.T
+    return np.einsum("bii->bi", covariance).reshape(-1, free)[:samples]
+
+
+def _blocks(normal, smooth) -> tuple[np.ndarray, np.ndarray]:
+    """The equations' blocks of two samples on the diagonal, and those beside it; the last may be padded."""
+    samples, free, _ = normal.shape
+    count = (samples + 1) // 2
+    between = np.zeros(
+        (3, 2 * count + 2, free)
+    )  # of each sample with itself, the next, and the next but one
+    for earlier, first in enumerate(DIFFERENCE):
+        for later in range(earlier, 3):
+            product = first * DIFFERENCE[later] * smooth
+            between[later - earlier, earlier : samples - 2 + earlier] += product
+    each = np.arange(free)
+    diagonal = np.zeros((count, 2, free, 2, free))
+    beyond = np.zeros((count, 2, free, 2, free))
+    padded = np.concatenate([normal, np.tile(np.eye(free), (2 * count - samples, 1, 1))])
+    for half in range(2):
+        diagonal[:, half, :, half] = padded[half::2]
+        diagonal[:, half, each, half, each] += between[0, half : 2 * count : 2]
+        beyond[:, half, each, half, each] = between[2, half : 2 * count : 2]
+    diagonal[:, 0, each, 1, each] = diagonal[:, 1, each, 0, each] = between[1, 0 : 2 * count : 2]
+    beyond[:, 1, each, 0, each] = between[1, 1 : 2 * count : 2]
+    shape = count, 2 * free, 2 * free
+    return diagonal.reshape(shape), beyond.reshape(shape)[:-1]

@@ -14,7 +14,7 @@ from models.fitting.augmented_markers import augmented_markers
 from models.fitting.floor import SOLES
 from models.fitting.poses import Proportions
 from models.fitting.priors import priors
-from models.fitting.trunk import AXIS
+from models.fitting.trunk import AXES as TRUNK
 from models.opensim_model import (
     GenericModel,
     add_markers,
@@ -32,7 +32,7 @@ TOP, BOTTOM = "Head", ("RHeel", "LHeel", "RBigToe", "LBigToe")
 """Keypoints between which a model that stands upright is as tall as the person."""
 UPRIGHT = ("knee_angle_r", "knee_angle_l")
 """Are 0, and all others at their default, where height is measured."""
-UNSEEN = (*SOLES, *AXIS)
+UNSEEN = (*SOLES, *TRUNK)
 """Points that are on the model for what is assumed of it, and nobody measures."""
 PAIRED = tuple(name for name in GROUPS if name not in ("pelvis", "trunk"))
 AXES = ("depth", "height", "breadth")
@@ -57,7 +57,7 @@ def model_with_keypoints(
     places |= {name: (body, placed[above][1] * level) for name, (body, above) in SOLES.items()}
     for name, (body, location) in places.items():
         _add_marker(model, name, body, location * sizes[body])
-    for name, (body, location) in AXIS.items():
+    for name, (body, location) in TRUNK.items():
         _add_marker(model, name, body, np.array(location))
     for name, marker in augmented_markers(augmenter).items():
         if marker.body in bodies:

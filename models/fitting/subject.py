@@ -62,9 +62,9 @@ class FittedSubject:
     parameters: pd.DataFrame
     """By name: `kind` (scale, offset, view bias), `value`, `prior_sd`, `posterior_sd`, `determined` (the
     share of the prior's variance that the data took away). Scales as logarithms, others in m."""
-    uncertainty: pd.Series
-    """By coordinate: standard deviation of one sample, rad or m, unsmoothed, what is not known of the
-    person included; root mean square over the samples."""
+    deviation: pd.Series
+    """By coordinate: standard deviation of angles by what is not known of the person, rad or m: the median
+    over the samples. NaN for coordinates that points do not tell of."""
     noise: dict[str, float]
     """Size of errors that change, by kind (`rows.KINDS`), 1 as the priors say."""
     bias: dict[str, float]
@@ -255,7 +255,7 @@ def _told(
 ) -> FittedSubject:
     """Put what was found into words and into a model."""
     person, layout, prior = fit.person(estimate.parameter), fit.layout, fit.prior
-    deviation, poses = fit.uncertainty(estimate)
+    deviation, poses = fit.deviations(estimate)
     points, skeleton = fit.skeleton.markers, fit.skeleton
     offset_m = fit.offset_m(estimate.parameter).numpy()
     factors = dict(zip(skeleton.bodies, person.scale.numpy(), strict=True))
@@ -269,7 +269,7 @@ def _told(
             if n not in UNSEEN
         },
         _parameter_table(fit, estimate, deviation, layout, prior),
-        pd.Series(poses.square().mean(0).sqrt().numpy(), list(skeleton.coordinates)),
+        pd.Series(poses.median(0).values.numpy(), list(skeleton.coordinates)),
         dict(zip(KINDS, estimate.noise.tolist(), strict=True)),
         dict(zip(KINDS, estimate.bias.tolist(), strict=True)),
         dict(counts),

@@ -91,7 +91,7 @@ class SubjectFit:
         self.constants = len(layout.point) + layout.shared_columns().shape[1]
         self.free, self.neutral = told_coordinates(skeleton), neutral(skeleton)
         self.information = pose_information(skeleton.coordinates, interval_s)[self.free]
-        self.trunk = Trunk(skeleton.markers, skeleton.coordinates, self.free.tolist(), interval_s)
+        self.trunk = Trunk(skeleton.markers, interval_s)
         self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
         self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
 
@@ -184,7 +184,7 @@ class SubjectFit:
         downhill = torch.cat([shape_rows.mT @ pull.flatten(), constant.mT @ pull.sum(0)])
         away = (self.neutral - estimate.coordinates)[:, self.free]
         tall, tall_slope = self._too_tall(person)
-        bent, bent_slope = self.trunk(posed, estimate.coordinates[:, self.free])
+        bent, bent_slope = self.trunk(posed)
         pulled = self.information * away - bent[:, None] * bent_slope
         assumed = torch.diag(self.information) + bent_slope[..., None] * bent_slope[:, None]
         cost = weighed.cost.sum() + ((self.information * away**2).sum() + (bent**2).sum()) / 2
@@ -294,18 +294,18 @@ class SubjectFit:
     def _at(self, estimate: Estimate) -> "_Reduced":
         return self._reduced(self.look(estimate), estimate.coordinates[:, self.free], 0.0)
 
-    def uncertainty(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
-        """Standard deviations given all evidence: of the parameters, and of each sample's coordinates.
+    def deviations(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """Standard deviations given all evidence: of the parameters, and of each sample's coordinates by
+        what is not known of the person.
 
-        Of a normal distribution about the estimate (Laplace's approximation). A pose is uncertain by its
-        own measurements, and by what is not known of the person.
+        Of a normal distribution about the estimate (Laplace's approximation). NaN for coordinates that
+        points do not tell of.
         """
         reduced = self._at(estimate)
         covariance = torch.linalg.inv(reduced.left)
-        own = torch.cholesky_inverse(reduced.factor).diagonal(dim1=-2, dim2=-1)
         shared = ((reduced.by_parameter @ covariance) * reduced.by_parameter).sum(-1)
-        spread = estimate.coordinates.new_full(estimate.coordinates.shape, torch.nan)
-        spread[:, self.free] = (own + shared).sqrt()
+        spread = torch.full_like(estimate.coordinates, torch.nan)
+        spread[:, self.free] = shared.sqrt()
         return covariance.diagonal().sqrt(), spread
 
 
