@@ -38,6 +38,7 @@ FITTED = {*VIDEO_KEYPOINTS, *MARKERS}
 """Keypoints of the face would bend the trunk where a model's neck does not bend far enough."""
 USUAL_HEIGHT_M = 1.70
 """Where the fit starts if nobody has stated the height."""
+ARM, ARM_STEPS, ELBOW = ("arm_", "elbow_", "pro_sup"), 50, 0.8
 KNOWN_SHARE = 0.5
 """A sample in which fewer of the points are seen does not count."""
 CONTRADICTION_M, CONTRADICTION = 0.08, 3.0
@@ -162,10 +163,32 @@ def rough_poses(skeleton: Skeleton, trial: TrialEvidence) -> Float[Tensor, "time
     standing = skeleton.with_markers(names)
     standing.default = neutral(skeleton)
     solver = Solver(standing, dict.fromkeys(names, 1.0), "cpu")
-    solved = solver.solve(target[known]).numpy()
+    solved = _arms_near_neutral(solver, solver.solve(target[known]), target[known]).numpy()
     time_s, at = trial.time_s, trial.time_s[known.numpy()]
     between = [np.interp(time_s, at, column) for column in solved.T]
     return torch.from_numpy(np.stack(between, axis=1))
+
+
+def _arms_near_neutral(
+    solver: Solver, solved: Tensor, target: Float[Tensor, "sample marker 3"]
+) -> Float[Tensor, "sample coordinate"]:
+    """The poses with arms that hang down bent at first, if that fits as well and twists them less: an
+    arm that is nearly straight fits its points in more than one way.
+    """
+    names = solver.skeleton.coordinates
+    arms = [stem(name).startswith(ARM) for name in names]
+    hanging = solved.clone()
+    hanging[:, arms] = solver.skeleton.default[arms]
+    hanging[:, [stem(name) == "elbow_flex" for name in names]] = ELBOW
+    hanging, _ = solver.improve(hanging, target, ARM_STEPS)
+
+    def cost(poses: Tensor) -> float:
+        away = solver.distances(poses, target) / priors()["points"]["keypoint_m"]
+        usual_rad = np.radians(priors()["pose_deg"]["other"])
+        twist = poses[:, arms] / usual_rad
+        return float(away.nan_to_num().square().sum() + twist.square().sum())
+
+    return min(solved, hanging, key=cost)
 
 
 def seen_share(evidence: Measured, layout: Layout) -> Float[Tensor, "sample"]:
