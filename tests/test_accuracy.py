@@ -9,6 +9,9 @@ from conftest import SHARED, on_opencaps_model
 
 from models.assets import asset_folder
 from models.augmenter import MARKERS, VIDEO_KEYPOINTS, load_augmenter
+from models.fitting.evidence import ImageEvidence, TrialEvidence
+from models.fitting.motion import fit_motion
+from models.fitting.subject import fit_subject
 from models.opensim_model import (
     GenericModel,
     generic_model,
@@ -16,6 +19,7 @@ from models.opensim_model import (
     solve_inverse_kinematics,
 )
 from models.scaling import place_markers, scale_segments
+from models.simulation.rig import looking_at
 from pipeline.errors import PipelineError
 from stages.augment import ASSET, augment
 from stages.export import write_trc
@@ -92,6 +96,33 @@ def test_knee_and_ankle_of_a_real_squat_come_back(generic, keypoints, markers, t
     angles = angles_from(generic(), keypoints, markers, span, upright, tmp_path)
     assert rmse_deg(angles, truth, LEGS).max() < 4
     assert angles.knee_angle_r.corr(truth.knee_angle_r) > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "generic", [lai_uhlrich, lambda: generic_model("pose2sim")], ids=["lai", "pose2sim"]
+)
+def test_one_fit_to_two_images_brings_them_back_better(generic, keypoints, truth):
+    """Also to a model with another pelvis and spine than the one that moved."""
+    positions = np.stack(list(keypoints.values()), axis=1)
+    middle = np.nanmean(keypoints["midHip"], axis=0)
+    places = middle + [[2.8, 0.4, 2.8], [2.8, 0.4, -2.8]]
+    extrinsics = np.stack([looking_at(place, middle) for place in places])
+    there = (
+        positions @ extrinsics[:, None, :, :3].swapaxes(-1, -2) + extrinsics[:, None, None, :, 3]
+    )
+    image = there[..., :2] / there[..., 2:]
+    seen = ImageEvidence(
+        ("one", "other"), tuple(keypoints), image, np.ones(image.shape[:3]), extrinsics
+    )
+    trial = TrialEvidence("squats1", TIME, keypoints, seen)
+    subject = fit_subject(generic(), [trial], None, MASS_KG, no_progress)
+    motion = fit_motion(subject, trial, no_progress)
+    angles = in_file_units(motion.angles, rotational_coordinates(subject.model))
+    knees, ankles = LEGS[:2], LEGS[2:]
+    assert rmse_deg(angles, truth, knees).max() < 1.5
+    assert rmse_deg(angles, truth, ankles).max() < 2.5
+    assert angles.knee_angle_r.corr(truth.knee_angle_r) > 0.999
 
 
 @pytest.mark.slow
