@@ -42,6 +42,27 @@ VIDEO_KEYPOINTS = tuple(dict.fromkeys((*LOWER_FEATURES, *UPPER_FEATURES, REFEREN
 MARKERS = LOWER_RESPONSES + UPPER_RESPONSES
 """The 43 anatomical markers that it returns."""
 
+SMALL_TOE = (0.876, 0.086, 0.255)
+"""The small toe from the heel, in heel-to-big-toe lengths: forwards, upwards, outwards. The ratios
+of the keypoints that OpenCap places on LaiUhlrich2022's foot."""
+
+
+def small_toe(
+    heel: Float[Tensor, "*batch 3"],
+    big_toe: Float[Tensor, "*batch 3"],
+    ankle: Float[Tensor, "*batch 3"],
+    side: str,
+) -> Float[Tensor, "*batch 3"]:
+    """Place the small toe in the plane of the sole, outwards of the big toe, by `SMALL_TOE`."""
+    length = torch.linalg.vector_norm(big_toe - heel, dim=-1, keepdim=True)
+    forwards = (big_toe - heel) / length
+    upwards = ankle - heel
+    upwards = upwards - (upwards * forwards).sum(-1, keepdim=True) * forwards
+    upwards = upwards / torch.linalg.vector_norm(upwards, dim=-1, keepdim=True)
+    outwards = torch.linalg.cross(forwards, upwards) * (1 if side == "R" else -1)
+    along, up, out = SMALL_TOE
+    return heel + length * (along * forwards + up * upwards + out * outwards)
+
 
 class Augmenter(nn.Module):
     """Stacked LSTMs over time and a linear read-out: one network, for the body or for the arms."""

@@ -1,4 +1,4 @@
-"""`pipeline train`: make the weights of the learned triangulation methods."""
+"""`pipeline train`: make the weights of the learned triangulation methods, and of the augmenter."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,13 +15,14 @@ KILLED_BY = 128
 
 def train(
     method: Annotated[
-        Literal["algebraic", "volumetric"], typer.Argument(help="The network to train.")
+        Literal["algebraic", "volumetric", "augmenter"],
+        typer.Argument(help="The network to train."),
     ],
     recipe: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE.toml",
-            help="algebraic, volumetric, volumetric_compact, or your own. [METHOD]",
+            help="algebraic, volumetric, volumetric_compact, augmenter, or your own. [METHOD]",
         ),
     ] = None,
     out: Annotated[
@@ -56,11 +57,13 @@ def train(
       pipeline train volumetric --minutes 9 --device cuda
       pipeline train volumetric --recipe volumetric_compact --export weights/volumetric
       pipeline train algebraic --recipe mine.toml --out training/mine --fresh
+      pipeline train augmenter --minutes 40 --export weights/augmenter
       pipeline train volumetric --dry-run
     """
     import torch
 
     from models.learned import torch_device
+    from models.training.courses import COURSES
     from models.training.run import BEST
     from pipeline.files import reporting_disk_errors
     from pipeline.recipes import read_recipe
@@ -77,7 +80,7 @@ def train(
         if export is not None:
             from models.training.model_card import export as export_weights
 
-            weights, card = export_weights(folder / BEST, method, export)
+            weights, card = export_weights(folder / BEST, method, export, COURSES[method].card)
             console.print(f"  weights     {escape(str(weights))}", soft_wrap=True)
             console.print(f"  model card  {escape(str(card))}", soft_wrap=True)
     if signalled:
@@ -86,6 +89,7 @@ def train(
 
 def _run(recipe, folder: Path, device, fresh: bool, minutes: float | None) -> int | None:
     """Train, tell what came of it, and return the signal that stopped it."""
+    from models.training.courses import COURSES
     from models.training.learning_curve import has_tensorboard
     from models.training.run import train
     from pipeline.train_watch import Stop, TrainingWatch
@@ -97,7 +101,7 @@ def _run(recipe, folder: Path, device, fresh: bool, minutes: float | None) -> in
             soft_wrap=True,
         )
     with Stop(minutes) as stop, TrainingWatch(recipe.steps) as watch:
-        record = train(recipe, folder, device, fresh, stop, watch)
+        record = train(recipe, folder, device, fresh, stop, watch, COURSES[recipe.method].lessons)
     why = record.ended(recipe)
     if why is None:
         why = (
@@ -115,21 +119,35 @@ def _run(recipe, folder: Path, device, fresh: bool, minutes: float | None) -> in
 
 
 def _tell_plan(recipe, device) -> None:
-    """Print what the network must do for a frame, and how fast that can be."""
+    """Print how large the network is, how long it is trained, and what a frame of it costs."""
+    from models.training.run import kind_of
+    from models.training.steps import start_training
+
+    parameters = sum(each.numel() for each in start_training(recipe, "cpu").network.parameters())
+    frames = recipe.steps * recipe.windows * recipe.frames
+    console.print(
+        f"[bold]{recipe.method}[/] {parameters:,} parameters; {recipe.steps:,} steps of "
+        f"{recipe.windows} windows of {recipe.frames} frames, {frames:,} in all; on {kind_of(device)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if recipe.method != "augmenter":
+        _tell_cost(recipe)
+
+
+def _tell_cost(recipe) -> None:
+    """Print what a network that triangulates must do for a frame, and how fast that can be."""
     from models.simulation.population import draw
     from models.training.cost import H200, cost_of
-    from models.training.run import kind_of, training_skeleton
+    from models.training.run import training_skeleton
     from models.training.steps import TRAINED_ON, random_numbers, start_training
 
     generator = random_numbers("cpu", TRAINED_ON, recipe.seed, 0)
     population = recipe.population.model_copy(update={"performances": 1})
     examples = draw(population, training_skeleton(), 1, 1, VIEWS_OF_PLAN, generator)
     cost = cost_of(start_training(recipe, "cpu").network, examples, generator)
-    frames = recipe.steps * recipe.windows * recipe.frames
     limit = "arithmetic" if cost.is_bound_by_arithmetic(H200) else "memory"
     for line in (
-        f"[bold]{recipe.method}[/] {cost.parameters:,} parameters; {recipe.steps:,} steps of "
-        f"{recipe.windows} windows of {recipe.frames} frames, {frames:,} in all; on {kind_of(device)}",
         f"  a frame     {cost.flops / 1e9:.3g} GFLOP (matrix products and convolutions), "
         f"{cost.bytes / 1e6:.3g} MB (parameters once, results of those written and read once, 2 bytes "
         f"each), {VIEWS_OF_PLAN} views",

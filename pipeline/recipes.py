@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from models.networks import NETWORKS
-from models.training.recipe import Recipe
+from models.training.courses import COURSES
+from models.training.recipe import Schedule
 from pipeline.config import explain
 from pipeline.errors import PipelineError
 
@@ -20,7 +21,7 @@ def packaged_recipes() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def read_recipe(method: str, source: str, steps: int | None) -> Recipe:
+def read_recipe(method: str, source: str, steps: int | None) -> Schedule:
     """Read a recipe by its name or path; `steps`, if given, replace its own.
 
     Raises PipelineError if there is none, it is of another method, or it has mistakes.
@@ -40,7 +41,7 @@ def read_recipe(method: str, source: str, steps: int | None) -> Recipe:
             f'{path}: expected method = "{method}", got {table.get("method", "none")!r}. Give '
             f"another --recipe, or train the other method"
         )
-    kind = Recipe[NETWORKS[method][1]]
+    kind = COURSES[method].recipe[NETWORKS[method][1]]
     try:
         return kind.model_validate(table if steps is None else table | {"steps": steps})
     except ValidationError as error:

@@ -1,6 +1,7 @@
 """Augment: video keypoints to the 43 anatomical markers that OpenSim's model needs."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,8 +22,11 @@ from models.augmenter import (
     VIDEO_KEYPOINTS,
     Augmenter,
     load_augmenter,
+    small_toe,
 )
+from models.segment_augmenter import SegmentAugmenter
 from models.vocabulary import derivations
+from models.weights import load_weights, shipped_weights
 from pipeline.errors import PipelineError
 from pipeline.files import load_dataset, save_dataset
 from stages.series import by_name, stretches
@@ -30,27 +34,32 @@ from stages.trial import Progress, Subject, Trial
 
 NEEDS = ("smooth",)
 ASSET = "augmenter-v0.3"
+RETRAINED = "augmenter"
+"""Name of the network that `pipeline train` makes."""
 
 THIGH_AND_SHANK_PER_HEIGHT = 0.245 + 0.246
 """Hip to knee to ankle as a share of body height (Drillis and Contini, 1966, as in Winter,
 Biomechanics and Motor Control of Human Movement, 4th ed., 2009, figure 4.1)."""
 ASSUMED_BODY_MASS_INDEX = 22.5
 """kg/m², used only where the session does not state the mass."""
-SMALL_TOE = (0.876, 0.086, 0.255)
-"""The small toe from the heel, in heel-to-big-toe lengths: forwards, upwards, outwards. The ratios
-of the keypoints that OpenCap places on LaiUhlrich2022's foot."""
 SHORTEST_STRETCH_S = 0.2
 """Shorter stretches of complete keypoints are not augmented."""
 RUN_UP_SAMPLES = 30
 """Without them the first answers are wrong by many millimetres, up to 11° at the ankle of a squat."""
 
 Keypoints = dict[str, Float[np.ndarray, "time 3"]]
+Networks = tuple[Augmenter | SegmentAugmenter, Augmenter | SegmentAugmenter]
+"""Of the body and of the arms."""
 
 
 class Settings(BaseModel):
-    """Options of the augmentation: none."""
+    """Options of the augmentation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["published", "retrained"] = "published"
+    """OpenCap's augmenter v0.3, trained on recorded people; or our own, trained on simulated people
+    alone, which puts markers where the OpenSim model has them (models/trained/augmenter)."""
 
 
 def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
@@ -66,7 +75,8 @@ def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
         if source.rule == "middle":
             found[name], kind[name] = (parts[0] + parts[1]) / 2, "derived"
         elif source.rule == "small toe":
-            found[name], kind[name] = small_toe(*parts, side=name[0]), "estimated"
+            placed = small_toe(*map(torch.from_numpy, parts), side=name[0])
+            found[name], kind[name] = placed.numpy(), "estimated"
     missing = [name for name in VIDEO_KEYPOINTS if name not in found]
     if missing:
         raise PipelineError(
@@ -75,23 +85,6 @@ def video_keypoints(keypoints: Keypoints) -> tuple[Keypoints, dict[str, str]]:
             "keypoints with feet, such as halpe-26."
         )
     return {name: found[name] for name in VIDEO_KEYPOINTS}, kind
-
-
-def small_toe(
-    heel: Float[np.ndarray, "time 3"],
-    big_toe: Float[np.ndarray, "time 3"],
-    ankle: Float[np.ndarray, "time 3"],
-    side: str,
-) -> Float[np.ndarray, "time 3"]:
-    """Place the small toe in the plane of the sole, outwards of the big toe, by `SMALL_TOE`."""
-    length = np.linalg.norm(big_toe - heel, axis=-1, keepdims=True)
-    forwards = (big_toe - heel) / length
-    upwards = ankle - heel
-    upwards = upwards - (upwards * forwards).sum(-1, keepdims=True) * forwards
-    upwards = upwards / np.linalg.norm(upwards, axis=-1, keepdims=True)
-    outwards = np.cross(forwards, upwards) * (1 if side == "R" else -1)
-    along, up, out = SMALL_TOE
-    return heel + length * (along * forwards + up * upwards + out * outwards)
 
 
 def estimated_height_m(keypoints: Keypoints) -> float:
@@ -161,7 +154,7 @@ def rotation_to_heading(keypoints: Keypoints, rows: slice) -> Float[np.ndarray, 
 def augment(
     keypoints: Keypoints,
     time_s: Float[np.ndarray, "time"],
-    networks: tuple[Augmenter, Augmenter],
+    networks: Networks,
     height_m: float,
     mass_kg: float,
 ) -> Float[np.ndarray, "time 43 3"]:
@@ -197,7 +190,7 @@ def complete_stretches(
 def augment_stretch(
     stacked: Float[np.ndarray, "time keypoint 3"],
     time_s: Float[np.ndarray, "time"],
-    network: Augmenter,
+    network: Augmenter | SegmentAugmenter,
     height_m: float,
     mass_kg: float,
 ) -> Float[np.ndarray, "time marker 3"]:
@@ -241,7 +234,30 @@ def check_ever_complete(keypoints: Keypoints, time_s: Float[np.ndarray, "time"])
 def inputs(trial: Trial, settings: Settings) -> dict[str, object]:
     """Return what the result depends on besides other stages."""
     subject = trial.subject
-    return {"height_m": subject.height_m, "mass_kg": subject.mass_kg, "asset": fingerprint(ASSET)}
+    known = {"height_m": subject.height_m, "mass_kg": subject.mass_kg}
+    if settings.network == "published":
+        return known | {"asset": fingerprint(ASSET)}
+    return known | {"weights": retrained_weights()}
+
+
+def retrained_weights() -> Path:
+    """Where the retrained augmenter is. Raises PipelineError if it did not come with the package."""
+    path = shipped_weights(RETRAINED)
+    if path is None:
+        raise PipelineError(
+            "there are no weights of the retrained augmenter. Take --set augment.network=published, or "
+            "train some: pipeline train augmenter"
+        )
+    return path
+
+
+def load_networks(settings: Settings) -> Networks:
+    """Load the networks of body and arms. Raises PipelineError if they are missing or damaged."""
+    if settings.network == "published":
+        folder = asset_folder(ASSET)
+        return load_augmenter(folder / "lower"), load_augmenter(folder / "upper")
+    network = load_weights(retrained_weights(), RETRAINED).eval()
+    return network.body, network.arms
 
 
 def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list[str]:
@@ -250,9 +266,13 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     keypoints, kind = video_keypoints(by_name(points.position, "keypoint"))
     check_ever_complete(keypoints, points.time.values)
     height_m, mass_kg, notices = body_size(trial.subject, keypoints)
-    folder = asset_folder(ASSET)
-    networks = (load_augmenter(folder / "lower"), load_augmenter(folder / "upper"))
+    networks = load_networks(settings)
     markers = augment(keypoints, points.time.values, networks, height_m, mass_kg)
+    if settings.network == "retrained":
+        notices.append(
+            "markers are by the retrained augmenter, which has seen simulated people only and is not "
+            "validated on recorded ones. The published one: --set augment.network=published"
+        )
     estimated = [name for name in VIDEO_KEYPOINTS if kind[name] == "estimated"]
     if estimated:
         notices.append(
@@ -285,6 +305,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
             },
             attrs=points.attrs
             | {
+                "augmenter": settings.network,
                 "height_m": height_m,
                 "mass_kg": mass_kg,
                 "height_source": "session" if trial.subject.height_m else "estimated",

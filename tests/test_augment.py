@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import xarray as xr
 from scipy.spatial.transform import Rotation
 
 from models.assets import asset_folder
@@ -13,18 +16,22 @@ from models.augmenter import (
     UPPER_RESPONSES,
     VIDEO_KEYPOINTS,
     load_augmenter,
+    small_toe,
 )
+from models.weights import shipped_weights
 from pipeline.errors import PipelineError
+from pipeline.files import load_dataset, save_dataset
 from stages.augment import (
     ASSET,
+    Settings,
     augment,
     body_size,
     check_ever_complete,
     estimated_height_m,
-    small_toe,
+    run,
     video_keypoints,
 )
-from stages.trial import Subject
+from stages.trial import Subject, no_progress
 
 HEIGHT_M, MASS_KG = 1.78, 75.0
 
@@ -203,11 +210,10 @@ def test_kinds_say_what_was_measured():
 
 @pytest.mark.parametrize("side, sign", [("R", 1), ("L", -1)])
 def test_the_small_toe_is_on_the_outside_of_the_foot(side, sign):
-    heel, toe = np.array([[0.0, 0.02, 0.0]]), np.array([[0.2, 0.02, 0.0]])
-    ankle = np.array([[0.05, 0.08, 0.0]])
+    heel, toe, ankle = torch.tensor([[[0.0, 0.02, 0.0]], [[0.2, 0.02, 0.0]], [[0.05, 0.08, 0.0]]])
     toe_5 = small_toe(heel, toe, ankle, side)[0]
     np.testing.assert_allclose(
-        toe_5, [0.876 * 0.2, 0.02 + 0.086 * 0.2, sign * 0.255 * 0.2], atol=1e-9
+        toe_5, [0.876 * 0.2, 0.02 + 0.086 * 0.2, sign * 0.255 * 0.2], atol=1e-7
     )
 
 
@@ -230,3 +236,21 @@ def test_weights_that_are_cut_short_are_one_clear_message(folder, tmp_path):
     (tmp_path / "model.onnx").write_bytes((folder / "lower" / "model.onnx").read_bytes()[:5000])
     with pytest.raises(PipelineError, match="models fetch"):
         load_augmenter(tmp_path)
+
+
+@pytest.mark.parametrize("network, known", [("published", False), ("retrained", True)])
+def test_the_stage_says_which_network_made_the_markers(tmp_path, network, known):
+    if known and shipped_weights("augmenter") is None:
+        pytest.skip("no weights are shipped")
+    time, points = squat(seconds=0.6)
+    position = ("time", "keypoint", "axis"), np.stack(list(points.values()), 1), {"units": "m"}
+    dataset = xr.Dataset({"position": position}, {"time": time, "keypoint": list(points)})
+    save_dataset(dataset, tmp_path / "points.nc")
+    trial = SimpleNamespace(folder=lambda stage: tmp_path, subject=Subject(HEIGHT_M, MASS_KG))
+    notices = run(trial, Settings(network=network), tmp_path, no_progress)
+    assert any("simulated people only" in notice for notice in notices) == known
+    markers = load_dataset(tmp_path / "markers.nc")
+    assert markers.augmenter == network
+    assert list(markers.marker.values) == [*VIDEO_KEYPOINTS, *MARKERS]
+    found = markers.position.sel(marker="r_knee_study").values
+    assert np.linalg.norm(found - points["RKnee"], axis=-1).max() < 0.10

@@ -474,7 +474,7 @@ def test_mistakes_in_recipes_are_named(tmp_path, change, message):
 
 
 def test_recipes_that_are_not_there_or_not_toml_are_told(tmp_path):
-    with pytest.raises(PipelineError, match="algebraic, volumetric, volumetric_compact"):
+    with pytest.raises(PipelineError, match="algebraic, augmenter, volumetric, volumetric_compact"):
         read_recipe("algebraic", "nowhere.toml", None)
     (tmp_path / "bad.toml").write_text("steps = ")
     with pytest.raises(PipelineError, match="not TOML"):

@@ -6,7 +6,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from models.training.recipe import Recipe
+from models.training.recipe import Schedule
 from models.training.steps import Training, start_training
 from models.weights import read_tensors, write_tensors
 from pipeline.errors import PipelineError
@@ -20,7 +20,7 @@ class Best(BaseModel):
     step: int
     mean_mm: float
     scores_mm: dict[str, float]
-    """MPJPE by entry of the suite."""
+    """Mean distance from the truth by entry of the suite."""
 
 
 class Record(BaseModel):
@@ -36,7 +36,7 @@ class Record(BaseModel):
     since_best: int = 0
     """Validations without a better one."""
 
-    def ended(self, recipe: Recipe) -> str | None:
+    def ended(self, recipe: Schedule) -> str | None:
         """Why there is nothing left to do, or None."""
         if self.step >= recipe.steps:
             return f"all {recipe.steps} steps are done"
@@ -54,14 +54,14 @@ class Record(BaseModel):
         return better
 
 
-def save_checkpoint(path: Path, training: Training, recipe: Recipe, record: Record) -> None:
+def save_checkpoint(path: Path, training: Training, recipe: Schedule, record: Record) -> None:
     """Write a checkpoint in the place of the last one."""
     about = {"recipe": recipe.model_dump_json(), "record": record.model_dump_json()}
     write_tensors(path, _tensors_of(training), about)
 
 
 def load_checkpoint(
-    path: Path, recipe: Recipe, device: torch.device | str
+    path: Path, recipe: Schedule, device: torch.device | str
 ) -> tuple[Training, Record]:
     """Make a training that goes on from a checkpoint.
 

@@ -10,22 +10,19 @@ Architecture = TypeVar("Architecture", bound=BaseModel)
 Views = Annotated[int, Field(ge=2, le=8)]
 
 
-class Recipe(BaseModel, Generic[Architecture]):
-    """A network, what it is trained on, and how; `Recipe[Architecture]` is one method's."""
+class Schedule(BaseModel, Generic[Architecture]):
+    """A network, and how it is trained on whatever it is trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     method: str
     architecture: Architecture
-    population: Population = Population()
     seed: int = Field(0, ge=0, lt=2**32)
     """The same seed on the same kind of device gives the same weights."""
     windows: PositiveInt
-    """Of a batch: each is another person before other cameras."""
+    """Of a batch: each is another person."""
     frames: PositiveInt
     """Of a window."""
-    views: dict[Views, PositiveFloat] = Field(min_length=1)
-    """How often a batch has so many views, in relation to the others."""
     steps: PositiveInt
     """The learning rate has fallen to zero after so many."""
     learning_rate: float = Field(gt=0, le=1)
@@ -40,10 +37,18 @@ class Recipe(BaseModel, Generic[Architecture]):
     validation_every: PositiveInt
     """Steps."""
     validation_windows: PositiveInt = 16
-    """For each of the numbers of views and sizes of errors in the fixed suite."""
+    """For each entry of the fixed suite, such as a size of errors."""
     patience: PositiveInt
     """Training stops after so many validations without a better one."""
     mixed_precision: bool = False
     """On CUDA devices, convolutions in bfloat16; geometry stays in float32."""
     threads: PositiveInt = 1
     """On the CPU."""
+
+
+class Recipe(Schedule[Architecture], Generic[Architecture]):
+    """Of a method of triangulation; `Recipe[Architecture]` is one method's."""
+
+    population: Population = Population()
+    views: dict[Views, PositiveFloat] = Field(min_length=1)
+    """How often a batch has so many views, in relation to the others."""

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from models.opensim_model import generic_model, load_model, stripped_copy
-from models.simulation.population import Examples
 from models.skeleton import Skeleton, read_skeleton
 from models.training.checkpoint import Record, load_checkpoint, save_checkpoint
 from models.training.learning_curve import CURVE, LOGS, Curve, opened_curve
-from models.training.recipe import Recipe
+from models.training.recipe import Recipe, Schedule
 from models.training.steps import Training, learning_rate, start_training, train_step
 from models.training.validation import draw_suite, validate
 from models.weights import save_weights
@@ -36,6 +36,16 @@ SAVE_EVERY_S = 300
 CHECKPOINT, BEST, RECIPE = "checkpoint.safetensors", "best.safetensors", "recipe.toml"
 
 
+class Lessons(Protocol):
+    """What a network is trained on, and judged by."""
+
+    def step(self, training: Training, step: int) -> dict[str, float]:
+        """Draw examples and learn from them; return the loss and other metrics."""
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Mean distance from the truth (mm) by entry of a fixed suite."""
+
+
 class Watch(Protocol):
     """Who is told how it goes."""
 
@@ -46,19 +56,40 @@ class Watch(Protocol):
         """Take note of a validation."""
 
 
+class TriangulationLessons:
+    """Simulated people before cameras."""
+
+    def __init__(self, recipe: Recipe, device: torch.device):
+        self.recipe, skeleton = recipe, training_skeleton()
+        suite = draw_suite(recipe.population, skeleton, recipe.validation_windows)
+        self.suite = [examples.to(device) for examples in suite]
+        self.skeleton = skeleton if device.type == "cpu" else training_skeleton().to(device)
+
+    def step(self, training: Training, step: int) -> dict[str, float]:
+        """Draw examples and learn from them; return the loss and other metrics."""
+        return train_step(training, self.recipe, self.skeleton, step)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """MPJPE by entry of `validation.SUITE`."""
+        return validate(network, self.suite)
+
+
 def train(
-    recipe: Recipe,
+    recipe: Schedule,
     folder: Path,
     device: torch.device,
     fresh: bool,
     should_stop: Callable[[], bool],
     watch: Watch,
+    lessons: Callable[[Any, torch.device], Lessons] = TriangulationLessons,
 ) -> Record:
     """Train from where the folder's checkpoint is, or from the start, until the end or a stop.
 
     With `fresh`, what an earlier run has written there is removed first. `should_stop` is asked
-    before every step. Raises PipelineError if another process trains there,
-    the checkpoint is damaged or of another recipe, the loss is not a number, or memory is short.
+    before every step; `lessons` makes what is learned, of the recipe and the device.
+
+    Raises PipelineError if another process trains there, the checkpoint is damaged or of another
+    recipe, the loss is not a number, or memory is short.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -67,7 +98,7 @@ def train(
                 _discard(folder)
             run = _open_run(recipe, folder, device)
             if not run.record.ended(recipe):
-                _go_on(run, should_stop, watch)
+                _go_on(run, should_stop, watch, lessons(recipe, device))
             return run.record
     except Timeout as error:
         raise PipelineError(
@@ -103,7 +134,7 @@ def kind_of(device: torch.device) -> str:
 class _Run:
     """A training in its folder."""
 
-    recipe: Recipe
+    recipe: Schedule
     folder: Path
     training: Training
     record: Record
@@ -122,7 +153,7 @@ class _Run:
         self.counted_until = now
 
 
-def _open_run(recipe: Recipe, folder: Path, device: torch.device) -> _Run:
+def _open_run(recipe: Schedule, folder: Path, device: torch.device) -> _Run:
     path = folder / CHECKPOINT
     if path.exists():
         return _Run(recipe, folder, *load_checkpoint(path, recipe, device))
@@ -131,22 +162,17 @@ def _open_run(recipe: Recipe, folder: Path, device: torch.device) -> _Run:
     return _Run(recipe, folder, start_training(recipe, device), Record())
 
 
-def _go_on(run: _Run, should_stop: Callable[[], bool], watch: Watch) -> None:
-    recipe, record, device = run.recipe, run.record, run.training.device
-    skeleton = training_skeleton()
-    suite = draw_suite(recipe.population, skeleton, recipe.validation_windows)
-    suite = [examples.to(device) for examples in suite]
-    if device.type != "cpu":
-        skeleton = training_skeleton().to(device)
+def _go_on(run: _Run, should_stop: Callable[[], bool], watch: Watch, lessons: Lessons) -> None:
+    recipe, record = run.recipe, run.record
     saved, since_validation = record.step, []
     with opened_curve(run.folder, record.step) as curve:
         while not record.ended(recipe) and not should_stop():
-            metrics = train_step(run.training, recipe, skeleton, record.step)
+            metrics = lessons.step(run.training, record.step)
             record.step += 1
             since_validation.append(metrics)
             watch.stepped(record.step, metrics)
             if record.step % recipe.validation_every == 0 or record.step == recipe.steps:
-                _validate(run, suite, curve, _means(since_validation), watch)
+                _validate(run, lessons, curve, _means(since_validation), watch)
                 saved, since_validation = record.step, []
             elif time.monotonic() - run.counted_until > SAVE_EVERY_S:
                 run.save()
@@ -156,12 +182,12 @@ def _go_on(run: _Run, should_stop: Callable[[], bool], watch: Watch) -> None:
 
 
 def _validate(
-    run: _Run, suite: list[Examples], curve: Curve, means: dict[str, float], watch: Watch
+    run: _Run, lessons: Lessons, curve: Curve, means: dict[str, float], watch: Watch
 ) -> None:
     """Judge the averaged weights, keep the best, and write the checkpoint last."""
     record, recipe = run.record, run.recipe
     average = run.training.average.module.eval()
-    scores = validate(average, suite)
+    scores = lessons.validate(average)
     run.count_seconds()
     is_best = record.judge(scores)
     if is_best:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from models.networks import NETWORKS
 from models.simulation.population import draw
 from models.skeleton import Skeleton
-from models.training.recipe import Recipe
+from models.training.recipe import Recipe, Schedule
 from pipeline.errors import PipelineError
 
 TRAINED_ON, VIEWS, VALIDATED_ON = range(3)
@@ -45,7 +45,7 @@ def random_numbers(
     return torch.Generator(device).manual_seed(int(mixed))
 
 
-def start_training(recipe: Recipe, device: torch.device | str) -> Training:
+def start_training(recipe: Schedule, device: torch.device | str) -> Training:
     """Make a network with random weights, the same on every device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
@@ -62,7 +62,7 @@ def start_training(recipe: Recipe, device: torch.device | str) -> Training:
     return Training(network, AveragedModel(network, avg_fn=averaged), optimiser)
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: Schedule, step: int) -> float:
     """Linear warm-up times a cosine (Loshchilov and Hutter, SGDR, ICLR 2017) to 0 at the end."""
     warm = min(1.0, (step + 1) / max(1, recipe.warm_up_steps))
     return recipe.learning_rate * warm * (1 + math.cos(math.pi * step / recipe.steps)) / 2
@@ -92,7 +92,16 @@ def train_step(
         views_of_step(recipe, step),
         generator,
     )
-    metrics = training.network.loss(examples, generator)
+    return learn(training, recipe, step, training.network.loss(examples, generator))
+
+
+def learn(
+    training: Training, recipe: Schedule, step: int, metrics: dict[str, Tensor]
+) -> dict[str, float]:
+    """Learn from the loss of a step, which is one of the metrics; return the metrics.
+
+    Raises PipelineError, and changes nothing, if the loss or its gradient is not a number.
+    """
     training.optimiser.zero_grad()
     metrics["loss"].backward()
     gradient = nn.utils.clip_grad_norm_(training.network.parameters(), recipe.largest_gradient)
