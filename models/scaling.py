@@ -11,6 +11,7 @@ from models.augmenter import MARKERS
 from models.opensim_model import (
     GenericModel,
     body_poses,
+    marker_names,
     opensim,
     solve_inverse_kinematics,
     telling_opensim_errors,
@@ -99,7 +100,8 @@ def place_markers(
     solved = np.isin(time_s, motion.angles.index)
     poses = body_poses(model, motion.angles)
     distance_m = {}
-    for name in MARKERS:
+    placed = set(marker_names(model))
+    for name in (each for each in MARKERS if each in placed):
         marker = model.updMarkerSet().get(name)
         body = poses.names.index(marker.getParentFrame().findBaseFrame().getName())
         away = markers[name][solved] - poses.position[:, body]

@@ -10,11 +10,11 @@ from uuid import uuid4
 import dask
 from distributed import Client, Future, KilledWorker, as_completed, get_worker
 
-from pipeline.batch_plan import FOR_SCALING, Job
+from pipeline.batch_plan import Job
 from pipeline.cluster import declared_resources, demands
 from pipeline.dataset_table import Summary, summarise
 from pipeline.errors import PipelineError
-from pipeline.runner import run_stage, version_of_all_stages
+from pipeline.runner import READ_BY_OTHERS, run_stage, version_of_all_stages, without
 from stages import ORDER
 from stages.trial import no_progress
 
@@ -67,10 +67,16 @@ class JobResult:
 def run_unit(job: Job, stage: str, version: str, *before: UnitResult) -> UnitResult:
     """Run one stage of one trial on a worker, unless one that it follows has failed.
 
-    `version` is that of the code which made the plan.
+    Other trials of the session that failed are left out, but for the static one. `version` is that of
+    the code which made the plan.
     """
     worker = str(get_worker().name)
-    bad = next((unit for unit in before if not unit.good), None)
+    failed = {unit.trial: unit for unit in before if not unit.good}
+    helping = {job.name_of(other): other.name for other in job.trial.session_trials}
+    static = job.trial.scaling_trial
+    helping.pop(job.name_of(static) if static else None, None)
+    trial = without(job.trial, [helping[name] for name in failed if name in helping])
+    bad = next((unit for name, unit in failed.items() if name not in helping), None)
     if bad:
         failed = f"blocked by {bad.stage} of {bad.trial}: {bad.message}"
         reason = bad.message if bad.status == "blocked" else failed
@@ -82,8 +88,8 @@ def run_unit(job: Job, stage: str, version: str, *before: UnitResult) -> UnitRes
                 "version everywhere, change nothing while a batch runs, and run again."
             )
         with dask.config.set(scheduler="synchronous"):  # xarray's locks are for this process only
-            outcome = run_stage(job.trial, stage, job.configure, lambda *_: no_progress)
-            summary = summarise(job.trial) if stage == ORDER[-1] else None
+            outcome = run_stage(trial, stage, job.configure, lambda *_: no_progress)
+            summary = summarise(trial) if stage == ORDER[-1] else None
     except PipelineError as error:
         return UnitResult(job.name, stage, "failed", message=str(error), worker=worker)
     except Exception as error:  # a bug of ours stops its trial, and is told with its traceback
@@ -143,7 +149,7 @@ def run_jobs(client: Client, jobs: Sequence[Job], tell: Tell) -> list[JobResult]
 
     Raises PipelineError if the scheduler is lost.
     """
-    batch = _Batch(client, tell)
+    batch = _Batch(client, tell, {job.name: job for job in jobs})
     results = batch.run(jobs, None)
     for suspect in [running.job for running in results.values() if running.killed]:
         results |= batch.run([suspect], 1)
@@ -153,13 +159,45 @@ def run_jobs(client: Client, jobs: Sequence[Job], tell: Tell) -> list[JobResult]
     return [results[job.name].result() for job in jobs]
 
 
+class _HandOver:
+    """Hands stages of trials to the scheduler."""
+
+    def __init__(self, client: Client, version: str, priority: int):
+        self.client, self.version, self.priority = client, version, priority
+        self.declared = declared_resources(client)
+
+    def __call__(
+        self,
+        job: Job,
+        stages: Sequence[str],
+        last: Future | None = None,
+        others: Sequence[Future] = (),
+    ) -> dict[str, Future]:
+        """Hand over stages of a trial, each after the one before, the kinematics also after others."""
+        futures: dict[str, Future] = {}
+        for stage in stages:
+            before = [*([last] if last else []), *(others if stage == "kinematics" else [])]
+            last = futures[stage] = self.client.submit(
+                run_unit, job, stage, self.version, *before,
+                key=f"{stage}-{job.name}-{uuid4().hex}",  # the scheduler may know it from another try
+                priority=self.priority,
+                resources=demands(job, stage, self.declared),
+                pure=False,
+            )  # fmt: skip
+        return futures
+
+
 @dataclass
 class _Batch:
     client: Client
     tell: Tell
+    jobs: dict[str, Job]
+    """By name."""
     version: str = field(default_factory=version_of_all_stages)
-    scaled_by: dict[str, Future] = field(default_factory=dict)
-    """The last unit for scaling of each static trial, by the trial's name."""
+    first: dict[str, dict[str, Future]] = field(default_factory=dict)
+    """Units up to `READ_BY_OTHERS`, by stage, of trials that are not running yet but others wait for."""
+    awaited: dict[str, Future] = field(default_factory=dict)
+    """The last such unit of every trial, by the trial's name."""
 
     def run(self, jobs: Sequence[Job], limit: int | None) -> dict[str, _Running]:
         """Run jobs, at most so many at a time, and return them by name when all are finished."""
@@ -185,26 +223,21 @@ class _Batch:
         return finished
 
     def _submit(self, job: Job, priority: int) -> _Running:
-        """Hand a trial's stages to the scheduler, each after the one before."""
-        declared = declared_resources(self.client)
-        static = job.trial.scaling_trial
-        futures: dict[str, Future] = {}
-        before: list[Future] = []
-        attempt = uuid4().hex  # the scheduler may know the trial from another batch, or try
-        for stage in job.stages:
-            if static and stage == "kinematics":
-                scaled = self.scaled_by.get(f"{job.session}/{static.name}")
-                before += [scaled] if scaled else []  # none: it could not be configured
-            futures[stage] = self.client.submit(
-                run_unit, job, stage, self.version, *before,
-                key=f"{stage}-{job.name}-{attempt}",
-                priority=priority,
-                resources=demands(job, stage, declared),
-                pure=False,
-            )  # fmt: skip
-            before = [futures[stage]]
-        self.scaled_by[job.name] = futures[FOR_SCALING[-1]]
+        """Hand a trial's stages to the scheduler, and the first ones of trials that it waits for."""
+        hand_over = _HandOver(self.client, self.version, priority)
+        for name in job.waits_for:
+            lost = name in self.awaited and self.awaited[name].status == "error"
+            if name in self.jobs and (lost or name not in self.awaited):
+                self.first[name] = self._first(self.jobs[name], hand_over)
+        futures = self.first.pop(job.name, None) or self._first(job, hand_over)
+        others = [self.awaited[name] for name in job.waits_for if name in self.awaited]
+        futures |= hand_over(job, job.stages[len(futures) :], self.awaited[job.name], others)
         return _Running(job, futures)
+
+    def _first(self, job: Job, hand_over: "_HandOver") -> dict[str, Future]:
+        futures = hand_over(job, READ_BY_OTHERS)
+        self.awaited[job.name] = futures[READ_BY_OTHERS[-1]]
+        return futures
 
     def _outcome(self, future: Future, outcome) -> UnitResult | BaseException:
         if future.status == "cancelled":

@@ -9,16 +9,13 @@ from typing import Any
 from pipeline.config import STAGES, Configuration, configure
 from pipeline.errors import PipelineError
 from pipeline.layouts import expected, layout_of
-from pipeline.runner import is_up_to_date
+from pipeline.runner import READ_BY_OTHERS, is_up_to_date, other_trials
 from pipeline.session import Session, open_session
 from stages import ORDER
 from stages.trial import Trial
 
 MAX_DEPTH = 4
 """A session lies at most this many folders below the dataset."""
-FOR_SCALING = ORDER[: ORDER.index("augment") + 1]
-"""What a static trial must have run before it can scale the model of another."""
-
 COMPARED = ("report.compare=true",)
 """Of trials that have a reference, the report compares with it, unless the user says otherwise."""
 
@@ -35,17 +32,23 @@ class Job:
     settings: Mapping[str, Mapping[str, Any]]
     overrides: tuple[str, ...]
     stages: tuple[str, ...] = ORDER
-    """Those to run; of a static trial that only scales others, the first ones."""
+    """Those to run; of a trial that only helps to fit others' models, the first ones."""
     networks: frozenset[str] = frozenset()
     """Stages that run networks on the trial."""
+    waits_for: tuple[str, ...] = ()
+    """Names of the jobs whose first stages its kinematics reads: a static trial's, or of all its session."""
 
     @property
     def name(self) -> str:
         """The session and the trial, for people."""
-        return f"{self.session}/{self.trial.name}"
+        return self.name_of(self.trial)
+
+    def name_of(self, trial: Trial) -> str:
+        """The name of a trial of this session, as its job has it."""
+        return f"{self.session}/{trial.name}"
 
     def configure(self, trial: Trial) -> Configuration:
-        """Settings of this job's trial, or of the static trial that scales its model."""
+        """Settings of this job's trial, or of another that helps to fit its model."""
         return configure(trial.activity, self.settings, self.overrides)
 
 
@@ -60,7 +63,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a batch will do, static trials before those that they scale."""
+    """Everything that a batch will do, trials that only help to fit others' models first."""
 
     dataset: Path
     jobs: list[Job]
@@ -88,12 +91,9 @@ def make_plan(dataset: Path, activity: str | None, overrides: Sequence[str]) -> 
         activities |= {trial.activity for trial in trials}
         chosen = [t for t in trials if activity is None or t.activity.lower() == activity.lower()]
         found = found or bool(chosen)
-        for job in _jobs_of(name, session, chosen, tuple(overrides)):
-            try:
-                networks = network_stages(job.trial, job.configure(job.trial))
-                jobs.append(replace(job, networks=networks))
-            except PipelineError as error:
-                unreadable.append(Unreadable(name, job.trial.name, str(error)))
+        more, failed = _jobs_of(name, session, chosen, tuple(overrides))
+        jobs += more
+        unreadable += [Unreadable(name, *each) for each in failed.items()]
     if activities and not found:
         raise PipelineError(
             f"no session below {dataset} has activity '{activity}'. Their activities: "
@@ -114,20 +114,32 @@ def network_stages(trial: Trial, configuration: Configuration) -> frozenset[str]
 
 def _jobs_of(
     name: str, session: Session, chosen: list[Trial], overrides: tuple[str, ...]
-) -> list[Job]:
-    statics = {
-        trial.scaling_trial.name: trial.scaling_trial for trial in chosen if trial.scaling_trial
-    }
-    whole = {trial.name for trial in chosen}
-    trials = [*statics.values(), *(trial for trial in chosen if trial.name not in statics)]
-    return [
-        Job(
-            name, session.folder, trial, session.settings,
-            (*(COMPARED if trial.reference else ()), *overrides),
-            ORDER if trial.name in whole else FOR_SCALING,
-        )
-        for trial in trials
-    ]  # fmt: skip
+) -> tuple[list[Job], dict[str, str]]:
+    """Jobs of a session, those that others wait for first; and why trials cannot be run, by name."""
+    jobs: dict[str, Job] = {}
+    failed: dict[str, str] = {}
+
+    def add(trial: Trial, stages: tuple[str, ...]) -> tuple[Trial, ...]:
+        compared = COMPARED if trial.reference else ()
+        job = Job(name, session.folder, trial, session.settings, (*compared, *overrides), stages)
+        try:
+            configuration = job.configure(trial)
+            others = other_trials(trial, "kinematics", configuration)
+            jobs[trial.name] = replace(
+                job,
+                networks=network_stages(trial, configuration),
+                waits_for=tuple(job.name_of(other) for other in others),
+            )
+            return others
+        except PipelineError as error:
+            failed[trial.name] = str(error)
+            return ()
+
+    helping = {other.name: other for trial in chosen for other in add(trial, ORDER)}
+    for other in helping.values():
+        if other.name not in jobs | failed:
+            add(other, READ_BY_OTHERS)
+    return sorted(jobs.values(), key=lambda job: job.trial.name not in helping), failed
 
 
 def find_sessions(dataset: Path) -> list[Path]:
@@ -159,17 +171,20 @@ def stages_to_run(job: Job) -> list[str]:
 
     Raises PipelineError for inputs that cannot be read.
     """
-    static = job.trial.scaling_trial
-    scaling = _stale(static, job.configure(static), FOR_SCALING, False) if static else []
-    return _stale(job.trial, job.configure(job.trial), job.stages, bool(scaling))
+    configuration = job.configure(job.trial)
+    read_anew = any(
+        _stale(other, job.configure(other), READ_BY_OTHERS, False)
+        for other in other_trials(job.trial, "kinematics", configuration)
+    )
+    return _stale(job.trial, configuration, job.stages, read_anew)
 
 
 def _stale(
-    trial: Trial, configuration: Configuration, stages: Sequence[str], scaled_anew: bool
+    trial: Trial, configuration: Configuration, stages: Sequence[str], others_anew: bool
 ) -> list[str]:
     stale: list[str] = []
     for stage in stages:
-        follows = set(STAGES[stage].NEEDS) & set(stale) or (scaled_anew and stage == "kinematics")
+        follows = set(STAGES[stage].NEEDS) & set(stale) or (others_anew and stage == "kinematics")
         if follows or not is_up_to_date(trial, stage, configuration):
             stale.append(stage)
     return stale

@@ -95,6 +95,7 @@ def run(
     Examples:
       pipeline run sessions/subject2 --activity squats
       pipeline run sessions/subject2 --trial squats1 --set smooth.cutoff_hz=8
+      pipeline run sessions/subject2 --set kinematics.fit=images
       pipeline run sessions/subject2 --from smooth --to export
       pipeline run sessions/subject2 --activity squats --compare
       pipeline run sessions/subject2 --quality best

@@ -40,7 +40,7 @@ def with_person(trial: Trial, person: Choice, usual: Choice) -> Trial:
     name = f"{trial.results.name}_{person if person == 'central' else f'person{number}'}"
     return replace(
         trial, person=person, results=trial.results.with_name(name), everyone=trial.results,
-        subject=Subject(), scaling_trial=None, model=None, reference=None,
+        subject=Subject(), scaling_trial=None, session_trials=(), model=None, reference=None,
     )  # fmt: skip
 
 

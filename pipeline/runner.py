@@ -4,9 +4,9 @@ import ast
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,8 @@ from stages import ORDER
 from stages.trial import Progress, Trial
 
 PROJECT_PACKAGES = ("stages", "models", "calibration")
+READ_BY_OTHERS = ORDER[: ORDER.index("augment") + 1]
+"""What a trial must have run before another trial's stage may read it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ Watch = Callable[[Trial, str], Progress]
 """`watch(trial, stage)`: called when a stage starts; returns where it reports progress."""
 
 Configure = Callable[[Trial], Configuration]
-"""`configure(trial)`: the settings of any trial, a static one that scales the model included."""
+"""`configure(trial)`: the settings of any trial, one that only helps to fit another's model included."""
 
 
 def run_trial(
@@ -52,8 +54,8 @@ def run_trial(
     """Run the stages of one trial, yielding each outcome.
 
     Stages before `last`, and it, run where their settings, inputs or code have changed; from
-    `first` on, or all with `force`, they run in any case. A static trial that scales the model is
-    augmented before, with its own settings: `configure` gives those of any trial.
+    `first` on, or all with `force`, they run in any case. Other trials that the kinematics reads, such
+    as a static one, are augmented before, with their own settings: `configure` gives those of any trial.
 
     Raises PipelineError for whatever the user can mend; finished stages are kept.
     """
@@ -64,10 +66,45 @@ def run_trial(
     start = ORDER.index(first) if first else len(ORDER)
     if start > end and first:
         raise PipelineError(f"--from {first} comes after --to {last}")
-    if trial.scaling_trial and end >= ORDER.index("kinematics"):
-        yield from run_trial(trial.scaling_trial, configure, watch, last="augment")
+    if end >= ORDER.index("kinematics"):
+        trial = yield from _run_others(trial, configure, watch)
     for index, stage in enumerate(ORDER[: end + 1]):
         yield run_stage(trial, stage, configure, watch, force or index >= start)
+
+
+def _run_others(
+    trial: Trial, configure: Configure, watch: Watch
+) -> Generator[Outcome, None, Trial]:
+    """Run the other trials that a trial's kinematics reads; return the trial without those that fail.
+
+    Raises PipelineError if the static trial fails, which the trial cannot do without.
+    """
+    failed = []
+    for other in other_trials(trial, "kinematics", configure(trial)):
+        try:
+            for outcome in run_trial(other, configure, watch, last=READ_BY_OTHERS[-1]):
+                if other is trial.scaling_trial or not outcome.skipped:
+                    yield outcome
+        except PipelineError:
+            if other is trial.scaling_trial:
+                raise
+            failed.append(other.name)
+    return without(trial, failed)
+
+
+def other_trials(trial: Trial, stage: str, configuration: Configuration) -> tuple[Trial, ...]:
+    """Other trials whose results, up to `READ_BY_OTHERS`, a stage of this trial reads."""
+    module = STAGES[stage]
+    if not hasattr(module, "other_trials"):
+        return ()
+    return module.other_trials(trial, getattr(configuration, stage))
+
+
+def without(trial: Trial, failed: Collection[str]) -> Trial:
+    """The trial without those of its session that failed, by name: it says which it had to leave out."""
+    kept = tuple(each for each in trial.session_trials if each.name not in failed)
+    left_out = tuple(each.name for each in trial.session_trials if each.name in failed)
+    return replace(trial, session_trials=kept, left_out=left_out)
 
 
 def run_stage(
@@ -87,9 +124,8 @@ def run_stage(
         _telling_what_is_stale(trial, ORDER[position:]),
     ):
         _check_settings(trial, ORDER[:position], configure(trial))
-        if trial.scaling_trial and stage == "kinematics":
-            static = trial.scaling_trial
-            _check_settings(static, ORDER[: ORDER.index("augment") + 1], configure(static))
+        for other in other_trials(trial, stage, configure(trial)):
+            _check_settings(other, READ_BY_OTHERS, configure(other))
         return _run_locked(trial, stage, configure(trial), watch, force)
 
 

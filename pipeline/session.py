@@ -90,7 +90,11 @@ class Session:
             raise PipelineError(self._no_trials())
         trials = {each.name: self._trial(each) for each in found}
         return [
-            replace(trials[each.name], scaling_trial=_scaling_trial(each, found, trials))
+            replace(
+                trials[each.name],
+                scaling_trial=_scaling_trial(each, found, trials),
+                session_trials=_filmed_likewise(each, found, trials),
+            )
             for each in found
         ]
 
@@ -228,8 +232,10 @@ def with_cameras(trial: Trial, names: Sequence[str]) -> Trial:
     scaling = trial.scaling_trial
     if scaling is not None:  # it may lack a camera that the trial has
         scaling = with_cameras(scaling, [name for name in names if name in scaling.cameras])
+    others = tuple(with_cameras(each, names) for each in trial.session_trials)
+    trial = replace(trial, scaling_trial=scaling, session_trials=others)
     if len(cameras) == len(trial.cameras):
-        return replace(trial, scaling_trial=scaling)
+        return trial
     return replace(
         trial,
         videos=_of(cameras, trial.videos),
@@ -238,7 +244,6 @@ def with_cameras(trial: Trial, names: Sequence[str]) -> Trial:
         clock_offsets_s=_of(cameras, trial.clock_offsets_s),
         calibration=_calibration_of(cameras, trial.calibration),
         results=trial.results.with_name(f"{trial.results.name}_{'-'.join(cameras)}"),
-        scaling_trial=scaling,
     )
 
 
@@ -268,3 +273,18 @@ def _scaling_trial(
     same_person = static if found.subject is None else []
     chosen = next(iter(together or same_person), None)
     return None if chosen is None or chosen is found else trials[chosen.name]
+
+
+def _filmed_likewise(
+    found: Found, others: Sequence[Found], trials: Mapping[str, Trial]
+) -> tuple[Trial, ...]:
+    """The other trials of the same person that the same cameras filmed, from where they stood then."""
+    own = trials[found.name]
+    return tuple(
+        trials[each.name]
+        for each in others
+        if each is not found
+        and (each.group == found.group or found.subject is None)
+        and set(trials[each.name].cameras) == set(own.cameras)
+        and trials[each.name].calibration == own.calibration
+    )

@@ -23,8 +23,15 @@ PERCENT = np.linspace(0, 100, 101)
 matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text in a journal's PDF
 
 
-def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go.Figure:
-    """Knee and ankle over time, and per repetition where there are any (degrees)."""
+def knee_and_ankle(
+    angles: pd.DataFrame,
+    cycles: Mapping[str, np.ndarray],
+    deviation: pd.DataFrame | None = None,
+) -> go.Figure:
+    """Knee and ankle over time, and per repetition where there are any (degrees).
+
+    With standard deviations of samples, a band of one around the curves over time.
+    """
     columns = 2 if any(len(curves) for curves in cycles.values()) else 1
     titles = [
         t
@@ -37,6 +44,9 @@ def knee_and_ankle(angles: pd.DataFrame, cycles: Mapping[str, np.ndarray]) -> go
     for row, (joint, _) in enumerate(JOINTS, start=1):
         for side, label, colour in SIDES:
             name = f"{joint}_{side}"
+            if deviation is not None and name in deviation:
+                own = angles[name].reindex(deviation.index)
+                add_spread(figure, own.index, own, deviation[name], colour, row, column=1)
             figure.add_scatter(
                 x=angles.index, y=angles[name], name=label, legendgroup=side, showlegend=row == 1,
                 line_color=colour, row=row, col=1, hovertemplate="%{y:.1f}° at %{x:.2f} s",
@@ -57,13 +67,19 @@ def add_band(
 ) -> None:
     """Draw the mean of curves over 0 to 100 % of a repetition, and a band of one SD around it."""
     mean, spread = curves.mean(0), curves.std(0, ddof=1) if len(curves) > 1 else np.zeros(101)
+    add_spread(figure, PERCENT, mean, spread, colour, row, column)
+    figure.add_scatter(x=PERCENT, y=mean, line_color=colour, showlegend=False, row=row, col=column)
+
+
+def add_spread(figure: go.Figure, x, mean, spread, colour: str, row: int, column: int) -> None:
+    """Draw a band of one standard deviation around a curve (each of as many values)."""
+    x, mean, spread = (np.asarray(values, float) for values in (x, mean, spread))
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     figure.add_scatter(
-        x=np.r_[PERCENT, PERCENT[::-1]], y=np.r_[mean + spread, (mean - spread)[::-1]], fill="toself",
+        x=np.r_[x, x[::-1]], y=np.r_[mean + spread, (mean - spread)[::-1]], fill="toself",
         fillcolor=f"rgba({red},{green},{blue},0.15)", line_width=0, hoverinfo="skip", showlegend=False,
         row=row, col=column,
     )  # fmt: skip
-    figure.add_scatter(x=PERCENT, y=mean, line_color=colour, showlegend=False, row=row, col=column)
 
 
 def all_coordinates(angles: pd.DataFrame, units: Mapping[str, str]) -> go.Figure:

@@ -1,4 +1,4 @@
-"""Overlay videos: 2D keypoints and the reprojected 3D skeleton, drawn over the footage."""
+"""Overlay videos: 2D keypoints, the smoothed skeleton and the fitted model, drawn over the footage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,32 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from calibration import Camera
+from models.vocabulary import vocabulary
+from pipeline.files import load_dataset
 from stages.frames import read_frames
+from stages.model_lines import model_lines
+from stages.persons import of_subject
+from stages.trial import Progress, Trial
 
-SURE, UNSURE, SKELETON = (80, 220, 80), (60, 60, 230), (255, 200, 0)
-"""BGR: keypoints from green (confidence 1) to red (0), the 3D skeleton light blue."""
+SURE, UNSURE, SKELETON, MODEL = (80, 220, 80), (60, 60, 230), (255, 200, 0), (230, 0, 230)
+"""BGR: keypoints from green (confidence 1) to red (0), the 3D skeleton light blue, the model magenta."""
 
 SAME_BYTES = "threads=1:mbtree=0"
 """The same frames make the same file: more threads, as machines with more cores take, cut frames
 differently, and x264's macroblock tree gave other bytes in some runs."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A figure of lines, projected into a camera."""
+
+    points: Float[np.ndarray, "frame point 2"]
+    """px of the upright image; NaN where unknown."""
+    pairs: Int[np.ndarray, "line 2"]
+    """Which points a line joins."""
+    colour: tuple[int, int, int]
+    """BGR."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +45,41 @@ class Drawing:
     keypoints: Float[np.ndarray, "frame keypoint 2"]
     """px of the upright image."""
     confidence: Float[np.ndarray, "frame keypoint"]
-    skeleton: Float[np.ndarray, "frame keypoint 2"]
-    """px: the smoothed 3D points, projected into this camera."""
-    bones: Int[np.ndarray, "bone 2"]
+    figures: Sequence[Lines]
+    """From the one below to the one on top."""
+
+
+def write_overlays(
+    trial: Trial, cameras: Sequence[Camera], height_px: int, out: Path, progress: Progress
+) -> list[str]:
+    """Draw keypoints, skeleton and model over each camera's video; return the files' names."""
+    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
+    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
+    synchronized = load_dataset(trial.folder("synchronize") / "keypoints.nc")
+    seen = of_subject(keypoints, synchronized.subject.transpose("camera", "frame"))
+    points = load_dataset(trial.folder("smooth") / "points.nc").position
+    bones = vocabulary(keypoints.attrs["vocabulary"]).bones
+    model, joined = model_lines(trial.folder("kinematics"), points.time.values)
+    names = []
+    for index, camera in enumerate(cameras):
+        clock = timeline.frame_time.sel(camera=camera.name).dropna("frame").values
+        shift = synchronized.sel(camera=camera.name)
+        at = float(shift.clock_offset) + float(shift.clock_rate) * clock
+        view = seen.sel(camera=camera.name).isel(frame=slice(len(clock)))
+        figures = [
+            Lines(
+                camera.project(each.transpose("time", "keypoint", "axis").interp(time=at).values),
+                bone_indices(pairs, [str(name) for name in each.keypoint.values]),
+                colour,
+            )
+            for each, pairs, colour in ((points, bones, SKELETON), (model, joined, MODEL))
+        ]
+        drawing = Drawing(view.position.values, view.confidence.values, figures)
+        rate = float(timeline["rate_hz"].sel(camera=camera.name))
+        names.append(f"overlay_{camera.name}.mp4")
+        write_overlay(trial.videos[camera.name], drawing, out / names[-1], rate, height_px)
+        progress(index + 1, len(cameras))
+    return names
 
 
 def write_overlay(
@@ -64,12 +114,10 @@ def _shrunk(image, height_px):
 
 def _draw(canvas: UInt8[np.ndarray, "h w 3"], drawing: Drawing, index: int, scale: float) -> None:
     thick = max(1, round(canvas.shape[0] / 400))
-    skeleton = drawing.skeleton[index] * scale
-    for start, end in drawing.bones:
-        if np.isfinite(skeleton[[start, end]]).all():
-            cv2.line(
-                canvas, _pixel(skeleton[start]), _pixel(skeleton[end]), SKELETON, thick, cv2.LINE_AA
-            )
+    for figure in drawing.figures:
+        for line in figure.points[index][figure.pairs] * scale:
+            if np.isfinite(line).all():
+                cv2.line(canvas, *map(_pixel, line), figure.colour, thick, cv2.LINE_AA)
     pairs = zip(drawing.keypoints[index] * scale, drawing.confidence[index], strict=True)
     for point, confidence in pairs:
         if np.isfinite(point).all():

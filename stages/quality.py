@@ -75,13 +75,41 @@ def model_figures(errors: pd.DataFrame, angles: pd.DataFrame) -> list[Figure]:
     knees = angles[[name for name in legs if name.startswith("knee")]]
     outside = ((knees < KNEE_RANGE_DEG[0]) | (knees > KNEE_RANGE_DEG[1])).mean().max() * 100
     return [
-        _judged("inverse kinematics, marker error RMS, mean", errors.marker_rms_m.mean() * 1000, "mm", 20, 40,
-                "OpenSim's guidance", 1),
-        _judged("inverse kinematics, largest marker error", errors.marker_max_m.max() * 1000, "mm", 40, 150,
-                "OpenSim's guidance", 1),
+        *error_figures(errors),
         _judged("fastest change of a knee or ankle angle, in 1/60 s", jump, "°", 10, MAX_JUMP_DEG, "ours", 1),
         _judged(f"knee outside {KNEE_RANGE_DEG[0]:g} to {KNEE_RANGE_DEG[1]:g}°", outside, "%", 0, 1, "anatomy", 1),
         _judged("samples without angles", 100 * angles[legs].isna().any(axis=1).mean(), "%", 2, 20, "ours", 1),
+    ]  # fmt: skip
+
+
+def error_figures(errors: pd.DataFrame) -> list[Figure]:
+    """How far the model is from markers, for which OpenSim has a guidance, and from keypoints."""
+    figures = []
+    if "marker_rms_m" in errors:
+        figures += [
+            _judged("inverse kinematics, marker error RMS, mean", errors.marker_rms_m.mean() * 1000, "mm", 20, 40,
+                    "OpenSim's guidance", 1),
+            _judged("inverse kinematics, largest marker error", errors.marker_max_m.max() * 1000, "mm", 40, 150,
+                    "OpenSim's guidance", 1),
+        ]  # fmt: skip
+    if "keypoint_rms_m" in errors:
+        largest_mm = round(float(errors.keypoint_max_m.max()) * 1000, 1)
+        figures += [
+            _judged("keypoints from the fitted model, median", errors.keypoint_median_m.mean() * 1000, "mm", 30, 60,
+                    "30 mm is the size of a joint centre's guess", 1),
+            Figure("keypoint farthest from the fitted model", largest_mm, "mm", "", ""),
+        ]  # fmt: skip
+    return figures
+
+
+def fit_figures(uncertainty: pd.Series) -> list[Figure]:
+    """What a fit says of its own uncertainty (degrees, by coordinate); nothing without a fit."""
+    legs = uncertainty.filter(regex="^(knee|ankle)_angle_[rl]$")
+    if legs.empty:
+        return []
+    return [
+        _judged("uncertainty of a knee or ankle angle, by the fit itself", legs.max(), "°", 10, 20,
+                "ours; a standard deviation before smoothing", 1),
     ]  # fmt: skip
 
 

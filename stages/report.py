@@ -10,21 +10,21 @@ import pandas as pd
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from calibration import Camera, read_cameras
+from calibration import read_cameras
 from models.augmenter import VIDEO_KEYPOINTS
 from models.choice import choice_of, summary
-from models.vocabulary import vocabulary
 from pipeline.files import load_dataset
 from stages import ORDER
 from stages.comparison_report import Section, compared_section
 from stages.cycles import Spans, heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.figures import all_coordinates, knee_and_ankle, render_page, save_for_papers
+from stages.fit_text import determined_text, made_by, parameter_rows, uncertainty_of
 from stages.frames import image_sizes
 from stages.motion_files import read_mot
-from stages.overlay import Drawing, bone_indices, write_overlay
-from stages.persons import of_subject
-from stages.quality import image_figures, model_figures, overall, range_of_motion
+from stages.overlay import write_overlays
+from stages.quality import fit_figures, image_figures, model_figures, overall, range_of_motion
 from stages.series import by_name
+from stages.skeleton_fit import DEVIATIONS
 from stages.synchronization_figures import agreement_curves, clock_rows
 from stages.trial import Progress, Trial
 
@@ -44,6 +44,10 @@ CITATIONS = (
     "OpenCap and its marker augmenter: Uhlrich et al., PLoS Comput Biol 19(10), 2023; Falisse et al., "
     "IEEE Trans Biomed Eng, 2025",
 )
+AUGMENTERS = {
+    "published": "OpenCap's marker augmenter v0.3",
+    "retrained": "this pipeline's retrained augmenter (simulated people only)",
+}
 
 
 class Settings(BaseModel):
@@ -121,7 +125,7 @@ def _markers_text(markers: xr.Dataset) -> str:
         kind: [str(name) for name in markers.marker.values[markers.kind.values == kind]]
         for kind in ("derived", "estimated")
     }
-    text = "43 anatomical markers by OpenCap's marker augmenter v0.3 from 20 video keypoints"
+    text = f"43 anatomical markers by {AUGMENTERS[markers.augmenter]} from 20 video keypoints"
     if by_kind["derived"]:
         text += f"; {', '.join(by_kind['derived'])} are middles of measured points"
     if by_kind["estimated"]:
@@ -149,37 +153,6 @@ def _repetitions_text(repetitions: dict[str, Spans], kind: str) -> str:
         )
     counts = {side: len(found) for side, found in repetitions.items()}
     return f"Repetitions ({kind}): {counts['r']} right, {counts['l']} left, those without gaps."
-
-
-def write_overlays(
-    trial: Trial, cameras: list[Camera], settings: Settings, out: Path, progress: Progress
-) -> list[str]:
-    """Draw keypoints and skeleton over each camera's video; return the files' names."""
-    timeline = load_dataset(trial.folder("frames") / "timeline.nc")
-    keypoints = load_dataset(trial.folder("keypoints") / "keypoints.nc")
-    synchronized = load_dataset(trial.folder("synchronize") / "keypoints.nc")
-    seen = of_subject(keypoints, synchronized.subject.transpose("camera", "frame"))
-    points = load_dataset(trial.folder("smooth") / "points.nc").position
-    bones = vocabulary(keypoints.attrs["vocabulary"]).bones
-    names = []
-    for index, camera in enumerate(cameras):
-        clock = timeline.frame_time.sel(camera=camera.name).dropna("frame").values
-        shift = synchronized.sel(camera=camera.name)
-        at = float(shift.clock_offset) + float(shift.clock_rate) * clock
-        view = seen.sel(camera=camera.name).isel(frame=slice(len(clock)))
-        drawing = Drawing(
-            view.position.values,
-            view.confidence.values,
-            camera.project(points.interp(time=at).values),
-            bone_indices(bones, [str(name) for name in points.keypoint.values]),
-        )
-        rate = float(timeline["rate_hz"].sel(camera=camera.name))
-        names.append(f"overlay_{camera.name}.mp4")
-        write_overlay(
-            trial.videos[camera.name], drawing, out / names[-1], rate, settings.overlay_height_px
-        )
-        progress(index + 1, len(cameras))
-    return names
 
 
 def write_tables(
@@ -210,6 +183,7 @@ def _rom_rows(rom: pd.DataFrame, units: dict[str, str]) -> list[dict[str, str]]:
                 "minimum": text["minimum"],
                 "maximum": text["maximum"],
                 "range": text["range"],
+                "uncertainty": text.get("uncertainty", ""),
                 "repetitions": "" if pd.isna(row.repetitions) else f"{row.repetitions:.0f}",
                 "per_repetition": text["range_mean"] + spread,
             }
@@ -253,13 +227,19 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     folder = trial.folder("kinematics")
     kinematics = json.loads((folder / "kinematics.json").read_text(encoding="utf-8"))
     angles = on_timeline(read_mot(folder / "angles.mot"), markers.time.values)
+    stated = folder / DEVIATIONS
+    deviation = pd.read_csv(stated, index_col="time") if stated.exists() else None
     units = kinematics["units"]
     places = by_name(markers.position, "marker")
     curves, repetitions = cycles_of(angles, places, settings.repetitions)
     used = [name for name in VIDEO_KEYPOINTS if name in points.keypoint.values]
     figures = image_figures(points, smoothed, used)
     figures += model_figures(pd.read_csv(folder / "marker_errors.csv"), angles)
+    uncertainty = uncertainty_of(kinematics, list(angles))
+    figures += fit_figures(uncertainty)
     rom = range_of_motion(angles, curves)
+    if len(uncertainty):
+        rom["uncertainty"] = uncertainty
     write_tables(angles, rom, units, figures, out)
     save_for_papers(angles, curves, out / "knee_ankle.png", out / "knee_ankle.pdf")
     cameras, _ = read_cameras(
@@ -267,7 +247,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     )
     overlays = []
     if settings.overlay and trial.videos:
-        overlays = write_overlays(trial, cameras, settings, out, progress)
+        overlays = write_overlays(trial, cameras, settings.overlay_height_px, out, progress)
     verdict, verdict_text = overall(figures)
     comparison = _compared(trial, settings, out) if settings.compare else Section("", [])
     time_s = markers.time.values
@@ -279,8 +259,10 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
         "verdict": verdict, "verdict_text": verdict_text, "figures": figures,
         "clocks": clock_rows(synchronized), "agreement": _agreement_of(trial),
         "notices": notices_of(trial), "rom": _rom_rows(rom, units), "kinematics": kinematics,
+        "made_by": made_by(kinematics), "determined": determined_text(kinematics),
+        "parameters": parameter_rows(kinematics), "uncertain": bool(len(uncertainty)),
         "constant": list(rom.index[rom["range"] == 0]),
-        "knee_ankle": knee_and_ankle(angles, curves),
+        "knee_ankle": knee_and_ankle(angles, curves, deviation), "banded": deviation is not None,
         "every_coordinate": all_coordinates(angles, units),
         "repetitions_text": _repetitions_text(repetitions, settings.repetitions),
         "markers_text": _markers_text(markers),

@@ -61,6 +61,10 @@ class Trial:
     """The axis of the calibration's world that points up, if the session knows better than the file."""
     scaling_trial: "Trial | None" = None
     """The static trial that scales the model, if the session has one."""
+    session_trials: tuple["Trial", ...] = ()
+    """The session's other trials of the same person, filmed by the same cameras. They have none here."""
+    left_out: tuple[str, ...] = ()
+    """Names of such trials that failed, and so tell nothing of the person."""
     model: Path | None = None
     """An OpenSim model already scaled to the subject, brought by the session."""
     poses: dict[str, Path] = field(default_factory=dict)

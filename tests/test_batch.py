@@ -302,6 +302,31 @@ def test_a_static_trial_that_fails_blocks_what_it_scales_and_nothing_else(client
 
 
 @pytest.mark.slow
+def test_trials_wait_for_others_of_their_session_and_do_without_those_that_fail(client, session):
+    """Three squats whose fits read each other's results; one of them is broken."""
+    for name in ("squats2", "squats3"):
+        shutil.copytree(session / "pose/squats1", session / "pose" / name)
+        with (session / "session.toml").open("a", encoding="utf-8") as toml:
+            toml.write(f"\n[trials.{name}]\nrate_hz = 30.0\n")
+    for part in (session / "pose/squats3").rglob("*.json"):
+        part.write_text('{"people": [', encoding="utf-8")
+    together = ["kinematics.fit=markers", "kinematics.fit_trials=session", "report.overlay=false"]
+    results = {
+        each.job.trial.name: each
+        for each in run_here(client, *make_plan(session, "squats", together).jobs)
+    }
+    assert results["squats3"].failure.stage == "detect"
+    for name, other in (("squats1", "squats2"), ("squats2", "squats1")):
+        trial = results[name].job.trial
+        assert results[name].failure is None
+        assert f"{session.name}/{other}" in results[name].job.waits_for
+        about = json.loads((trial.folder("kinematics") / "kinematics.json").read_text("utf-8"))
+        assert about["fit"]["done"] == "markers"
+        assert set(about["fit"]["samples"]) == {"squats1", "squats2", "static1"}
+        assert "left out of the fit: squats3" in results[name].summary.row["notices"]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_fails_a_stage_and_nothing_of_it_is_left(client, session):
     """Files may not grow beyond a limit: what a full disk does to whoever writes."""

@@ -19,9 +19,9 @@ from models.opensim_model import (
 from models.scaling import place_markers, scale_segments
 from pipeline.errors import PipelineError
 from stages.export import write_trc
-from stages.kinematics import Motion, notices_about_fit
 from stages.motion_files import in_file_units, read_mot, write_mot
 from stages.scaling import choose_scaling_window, notices_about_markers, notices_about_scale
+from stages.solved import error_table, kinds_of, notices_about_errors
 from stages.trial import no_progress
 
 FLEXIONS = [
@@ -241,9 +241,25 @@ def test_markers_are_placed_where_the_person_has_them(tmp_path):
 
 
 def test_bad_fits_are_told():
-    error = pd.DataFrame({"a": [0.03, 0.03], "b": [0.03, 0.09]}, index=[0.0, 0.1])
-    notices = notices_about_fit(Motion(pd.DataFrame({"q": [0, 0]}, error.index), error), 5)
-    assert "cm RMS" in notices[0] and "9.0 cm (b)" in notices[1] and "3 of 5" in notices[2]
+    error = pd.DataFrame({"r_knee_study": [0.03, 0.03], "C7_study": [0.03, 0.09]}, index=[0.0, 0.1])
+    notices = notices_about_errors(error_table(error))
+    assert "cm RMS" in notices[0] and "9.0 cm (C7_study)" in notices[1]
+    assert notices_about_errors(error_table(error / 10)) == []
+
+
+def test_errors_of_markers_and_of_keypoints_are_told_apart():
+    error = pd.DataFrame(
+        {"r_knee_study": [0.01, np.nan], "RKnee": [0.3, 0.4], "LKnee": [0.4, np.nan]},
+        index=[0.0, 0.1],
+    )
+    table = error_table(error)
+    assert kinds_of(table) == ["marker", "keypoint"]
+    np.testing.assert_allclose(table.keypoint_rms_m, [np.sqrt(0.125), 0.4])
+    np.testing.assert_allclose(table.keypoint_max_m, [0.4, 0.4])
+    assert list(table.worst_keypoint) == ["LKnee", "RKnee"]
+    assert table.marker_rms_m.tolist()[0] == 0.01 and np.isnan(table.marker_rms_m.iloc[1])
+    only = error_table(error[["RKnee", "LKnee"]])
+    assert kinds_of(only) == ["keypoint"] and notices_about_errors(only) == []
 
 
 def test_opensim_reads_the_motion_that_we_write(tmp_path):

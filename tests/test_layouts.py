@@ -94,6 +94,9 @@ def test_the_walking_visit_has_its_own_calibration_and_the_first_visits_static_t
     assert trials["static1"].scaling_trial is None
     for name, visit in (("walking1", "Session1"), ("squats1", "Session0")):
         assert {path.parts[-3] for path in trials[name].calibration.values()} == {visit}
+        for other in trials[name].session_trials:  # cameras that have not moved in between
+            assert {path.parts[-3] for path in other.calibration.values()} == {visit}
+    assert {each.name for each in trials["squats1"].session_trials} >= {"static1"}
     film(lab / "VideoData" / "Session1", "static2")
     assert trials_of(lab)["walking1"].scaling_trial.name == "static2"
     assert trials_of(lab)["squats1"].scaling_trial.name == "static1"
@@ -445,6 +448,8 @@ def test_participants_are_not_scaled_by_the_static_trial_of_another(project):
         name: each.scaling_trial.name for name, each in trials.items() if each.scaling_trial
     }
     assert scaled_by == {"P01_squats1": "P01_static1", "P02_squats1": "P02_static1"}
+    others = {name: [other.name for other in each.session_trials] for name, each in trials.items()}
+    assert others["P01_squats1"] == ["P01_static1"] and others["P03_squats1"] == []
     assert {each.activity for each in trials.values()} == {"squats", "static"}
     found = inspect(project)
     assert {row.height_m for row in found.trials} == {1.6, 1.9, 1.75}
@@ -494,6 +499,8 @@ def test_a_subset_of_cameras_has_results_of_its_own(lab):
     assert two.cameras == ["Cam0", "Cam2"] == list(two.calibration) == two.scaling_trial.cameras
     assert two.results == lab / "results" / "squats1_Cam0-Cam2"
     assert two.scaling_trial.results == lab / "results" / "static1_Cam0-Cam2"
+    assert {each.results.name for each in two.session_trials} >= {"static1_Cam0-Cam2"}
+    assert all(each.cameras == two.cameras for each in two.session_trials)
     assert with_cameras(trial, CAMERAS).results == trial.results
     with pytest.raises(PipelineError, match="no camera Cam9. Its cameras: Cam0, Cam1, Cam2"):
         with_cameras(trial, ["Cam0", "Cam9"])

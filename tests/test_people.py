@@ -455,10 +455,13 @@ def test_one_person_in_view_is_taken_as_they_are(in_view):
 
 def test_another_person_has_results_of_their_own_and_nothing_of_the_usual_one(tmp_path):
     static = Trial("s", "static", {}, tmp_path, tmp_path / "s")
-    trial = Trial("t", "t", {}, tmp_path, tmp_path / "t", Subject(1.8, 80.0), scaling_trial=static)
+    trial = Trial(
+        "t", "t", {}, tmp_path, tmp_path / "t", Subject(1.8, 80.0), scaling_trial=static,
+        session_trials=(static,),
+    )  # fmt: skip
     other = with_person(trial, 2, "largest")
     assert other.results.name == "t_person2" and other.subject == Subject()
-    assert other.scaling_trial is None
+    assert other.scaling_trial is None and other.session_trials == ()
     for stage in ("frames", "detect", "keypoints"):
         assert other.folder(stage) == trial.folder(stage)
     assert other.folder("synchronize").parent == other.results

@@ -5,7 +5,13 @@ import xarray as xr
 
 from stages.cycles import heel_ahead_m, knee_bends, normalise_cycles, strides
 from stages.motion_files import read_mot
-from stages.quality import image_figures, model_figures, overall, range_of_motion
+from stages.quality import (
+    fit_figures,
+    image_figures,
+    model_figures,
+    overall,
+    range_of_motion,
+)
 from stages.report import cycles_of, on_timeline
 
 
@@ -175,6 +181,25 @@ def test_a_jump_of_the_knee_or_bad_markers_are_not_to_be_trusted():
     unknown = angles()
     unknown["ankle_angle_l"] = np.nan
     assert overall(model_figures(marker_errors(0.01), unknown))[0] == "bad"
+
+
+def test_opensims_guidance_is_not_for_keypoints():
+    errors = pd.DataFrame({"keypoint_median_m": [0.02] * 3, "keypoint_rms_m": [0.05] * 3})
+    errors["keypoint_max_m"] = 0.4
+    figures = model_figures(errors, angles())
+    assert overall(figures)[0] == "ok" and not any("OpenSim" in each.guidance for each in figures)
+    assert figure(figures, "keypoints from the fitted model").value == 20
+    both = model_figures(pd.concat([errors, marker_errors(0.03)], axis=1), angles())
+    assert overall(both)[0] == "warn" and figure(both, "keypoint farthest").verdict == ""
+    assert overall(model_figures(errors * 4, angles()))[0] == "bad"
+
+
+def test_the_fits_own_uncertainty_of_knees_and_ankles_is_judged():
+    sure = pd.Series({"knee_angle_r": 3.0, "ankle_angle_l": 6.0, "pro_sup_r": 40.0})
+    (judged,) = fit_figures(sure)
+    assert judged.value == 6 and judged.verdict == "ok" and judged.unit == "°"
+    assert fit_figures(sure * 2)[0].verdict == "warn" and fit_figures(sure * 4)[0].verdict == "bad"
+    assert fit_figures(pd.Series(dtype=float)) == []
 
 
 def test_a_jump_across_missing_samples_is_seen():

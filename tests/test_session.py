@@ -54,6 +54,21 @@ def test_trials_are_selected_by_activity_or_name(folder):
     assert session.select(trial="static1")[0].scaling_trial is None
 
 
+def names(trials):
+    return [each.name for each in trials]
+
+
+def test_a_trial_knows_the_others_of_its_person_that_the_same_cameras_filmed(folder):
+    trials = {each.name: each for each in open_session(folder).trials()}
+    assert names(trials["squats1"].session_trials) == ["squatsAsym1", "static1"]
+    assert names(trials["static1"].session_trials) == ["squats1", "squatsAsym1"]
+    assert trials["squats1"].session_trials[0].session_trials == ()
+    (folder / "videos/squatsAsym1/cam3.mp4").touch()
+    trials = {each.name: each for each in open_session(folder).trials()}
+    assert names(trials["squats1"].session_trials) == ["static1"]
+    assert trials["squatsAsym1"].session_trials == ()
+
+
 def test_session_toml_sets_subject_activity_cameras_and_clocks(folder):
     session = write(
         folder,
