@@ -220,8 +220,7 @@ class Skeleton(nn.Module):
         person.marker_location = self.marker_location * frames[self.marker_frame, None]
         if offsets is not None:
             place = person.marker_location.sum(-1) + offsets
-            factors = torch.ones_like(place) / 3
-            person.marker_location = place[..., None] * factors[:, None]
+            person.marker_location = torch.diag_embed(place)
         longer = self.unscaled + _apply(self.stretch, of_parent)
         longer = torch.cat([torch.ones_like(longer), longer], -1)
         person.slope = (self.slope.unflatten(0, (-1, 6)) * longer).flatten()

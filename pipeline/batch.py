@@ -78,8 +78,8 @@ def run_unit(job: Job, stage: str, version: str, *before: UnitResult) -> UnitRes
     trial = without(job.trial, [helping[name] for name in failed if name in helping])
     bad = next((unit for name, unit in failed.items() if name not in helping), None)
     if bad:
-        failed = f"blocked by {bad.stage} of {bad.trial}: {bad.message}"
-        reason = bad.message if bad.status == "blocked" else failed
+        blocked = f"blocked by {bad.stage} of {bad.trial}: {bad.message}"
+        reason = bad.message if bad.status == "blocked" else blocked
         return UnitResult(job.name, stage, "blocked", message=reason, worker=worker)
     try:
         if version != version_of_all_stages():

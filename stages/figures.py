@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from stages.series import stretches
+
 RIGHT, LEFT = "#c1272d", "#0072b2"
 SIDES = (("r", "right", RIGHT), ("l", "left", LEFT))
 JOINTS = (("knee_angle", "Knee flexion"), ("ankle_angle", "Ankle dorsiflexion"))
@@ -30,7 +32,7 @@ def knee_and_ankle(
 ) -> go.Figure:
     """Knee and ankle over time, and per repetition where there are any (degrees).
 
-    With standard deviations of samples, a band of one around the curves over time.
+    With standard deviations of the same samples, a band of one around the curves over time.
     """
     columns = 2 if any(len(curves) for curves in cycles.values()) else 1
     titles = [
@@ -45,8 +47,9 @@ def knee_and_ankle(
         for side, label, colour in SIDES:
             name = f"{joint}_{side}"
             if deviation is not None and name in deviation:
-                own = angles[name].reindex(deviation.index)
-                add_spread(figure, own.index, own, deviation[name], colour, row, column=1)
+                for part in stretches(deviation[name].notna().to_numpy()):
+                    own, spread = angles[name].iloc[part], deviation[name].iloc[part]
+                    add_spread(figure, own.index, own, spread, colour, row, column=1)
             figure.add_scatter(
                 x=angles.index, y=angles[name], name=label, legendgroup=side, showlegend=row == 1,
                 line_color=colour, row=row, col=1, hovertemplate="%{y:.1f}° at %{x:.2f} s",

@@ -24,7 +24,7 @@ def made_by(kinematics: Mapping[str, Any]) -> list[str]:
     samples = f"{kinematics['samples_solved']} of {kinematics['samples']} samples"
     if fit["done"] != "classical":
         evidence = " and ".join(EVIDENCE[kind] for kind in fit["done"].split("+"))
-        counts = " and ".join(f"{n} of {trial}" for trial, n in fit["samples"].items() if n)
+        counts = ", ".join(f"{n} of {trial}" for trial, n in fit["samples"].items() if n)
         return [
             f"Fitted to {evidence}: the body's sizes, where points are on it, and poses, all at once, "
             f"in the samples that tell most: {counts}.",

@@ -104,10 +104,15 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
             f"the joint fit was not made: {why_not.rstrip('.')}. The angles are those of the classical "
             "chain."
         )
+    if settings.fit == "classical" and settings.fit_trials == "session":
+        notices.append(
+            "kinematics.fit_trials has no effect: the classical chain scales the model by one trial. Name a "
+            "kinematics.fit too."
+        )
     if done != "classical" and trial.left_out:
         notices.append(
-            f"left out of the fit: {', '.join(trial.left_out)}, which cannot be run so far. Run each "
-            "alone to see why."
+            f"left out of the fit: {', '.join(trial.left_out)}, which failed. Run each alone to see "
+            "why."
         )
     notices += [*solved.notices, f"angles are those of the OpenSim model {name}. {note}"]
     return notices + notices_about(solved, len(labelled.time))
@@ -125,8 +130,8 @@ def _write(solved: Solved, about: dict[str, object], out: Path) -> None:
         table = solved.parameters.rename_axis("parameter")
         table.to_csv(out / PARAMETERS, lineterminator="\n", float_format="%.6f")
     if solved.deviation is not None:
-        table = in_file_units(solved.deviation.dropna(axis="columns"), rotational)
-        table.to_csv(out / DEVIATIONS, lineterminator="\n", float_format="%.4f")
+        table = in_file_units(solved.deviation, rotational)
+        table.round(4).to_csv(out / DEVIATIONS, lineterminator="\n")
     about |= {"units": {name: "deg" if name in rotational else "m" for name in angles}}
     about |= {"error_of": " and ".join(f"{kind}s" for kind in kinds_of(errors))}
     for kind in kinds_of(errors):

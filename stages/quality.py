@@ -93,11 +93,9 @@ def error_figures(errors: pd.DataFrame) -> list[Figure]:
                     "OpenSim's guidance", 1),
         ]  # fmt: skip
     if "keypoint_rms_m" in errors:
-        largest_mm = round(float(errors.keypoint_max_m.max()) * 1000, 1)
         figures += [
             _judged("keypoints from the fitted model, median", errors.keypoint_median_m.mean() * 1000, "mm", 30, 60,
                     "30 mm is the size of a joint centre's guess", 1),
-            Figure("keypoint farthest from the fitted model", largest_mm, "mm", "", ""),
         ]  # fmt: skip
     return figures
 
@@ -109,8 +107,15 @@ def fit_figures(uncertainty: pd.Series) -> list[Figure]:
         return []
     return [
         _judged("uncertainty of a knee or ankle angle, by the fit itself", legs.max(), "°", 10, 20,
-                "ours; a standard deviation before smoothing", 1),
+                "ours; a standard deviation", 1),
     ]  # fmt: skip
+
+
+def unmade_fit(asked: str, done: str) -> list[Figure]:
+    """A warning if the model was not fitted as asked for."""
+    if asked == done:
+        return []
+    return [Figure(f"fit to {asked}, asked for and not made", 1.0, "", "see the notices", "warn")]
 
 
 def overall(figures: Sequence[Figure]) -> tuple[str, str]:

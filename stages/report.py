@@ -22,7 +22,14 @@ from stages.fit_text import determined_text, made_by, parameter_rows, uncertaint
 from stages.frames import image_sizes
 from stages.motion_files import read_mot
 from stages.overlay import write_overlays
-from stages.quality import fit_figures, image_figures, model_figures, overall, range_of_motion
+from stages.quality import (
+    fit_figures,
+    image_figures,
+    model_figures,
+    overall,
+    range_of_motion,
+    unmade_fit,
+)
 from stages.series import by_name
 from stages.skeleton_fit import DEVIATIONS
 from stages.synchronization_figures import agreement_curves, clock_rows
@@ -228,7 +235,9 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     kinematics = json.loads((folder / "kinematics.json").read_text(encoding="utf-8"))
     angles = on_timeline(read_mot(folder / "angles.mot"), markers.time.values)
     stated = folder / DEVIATIONS
-    deviation = pd.read_csv(stated, index_col="time") if stated.exists() else None
+    deviation = None
+    if stated.exists():
+        deviation = on_timeline(pd.read_csv(stated, index_col="time"), markers.time.values)
     units = kinematics["units"]
     places = by_name(markers.position, "marker")
     curves, repetitions = cycles_of(angles, places, settings.repetitions)
@@ -237,6 +246,7 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     figures += model_figures(pd.read_csv(folder / "marker_errors.csv"), angles)
     uncertainty = uncertainty_of(kinematics, list(angles))
     figures += fit_figures(uncertainty)
+    figures += unmade_fit(kinematics["fit"]["asked"], kinematics["fit"]["done"])
     rom = range_of_motion(angles, curves)
     if len(uncertainty):
         rom["uncertainty"] = uncertainty

@@ -13,7 +13,7 @@ from models.augmenter import MARKERS
 from models.fitting.evidence import ImageEvidence, PointEvidence, TrialEvidence
 from models.fitting.motion import fit_motion
 from models.fitting.subject import FittedSubject, fit_subject
-from models.opensim_model import GenericModel, Motion, check_markers, rotational_coordinates
+from models.opensim_model import GenericModel, Motion, rotational_coordinates
 from pipeline.files import load_dataset
 from stages.frames import image_sizes
 from stages.scaling import notices_about_scale
@@ -25,12 +25,14 @@ from stages.triangulate import Seen
 PARAMETERS, DEVIATIONS = "fit_parameters.csv", "angles_sd.csv"
 DETERMINED = 0.5
 """A parameter is determined by the data if they lessen the variance of what was known before so far."""
+NOT_STATED = ("arm_", "elbow_", "pro_sup_", "wrist_")
+"""Arms err by more than the fit knows of: a nearly straight one fits its points in more than one way."""
 SHOWN = 4
 """Parameters of the model's size that a notice names."""
 KINDS = {
     "scale": "scales",
     "offset": "places of points on the body",
-    "view bias": "shifts in views",
+    "constant error": "errors that stay",
 }
 READS = {
     "frames": "timeline.nc",
@@ -137,21 +139,16 @@ def fit_skeleton(
     one that was found is no person's.
     """
     subject = fit_subject(generic, evidence, height_m, mass_kg, progress)
-    check_markers(
-        subject.model, {n for each in evidence if each.markers for n in each.markers.names}
-    )
     notices = notices_about_scale(subject.factors)
     (own,) = (each for each in evidence if each.name == name)
     found = fit_motion(subject, own, progress)
     notices += notices_about_parameters(subject.parameters)
-    uncertainty = np.sqrt((found.deviation**2).mean())
+    stated = found.deviation.dropna(axis="columns")
+    stated = stated[[name for name in stated if not name.startswith(NOT_STATED)]]
+    uncertainty = np.sqrt((stated**2).mean())
     notices += notices_about_uncertainty(uncertainty)
-    counts = " and ".join(
-        f"{count} of {trial}" for trial, count in subject.samples.items() if count
-    )
     scaling = {
         "source": "joint fit",
-        "description": f"one fit of sizes, places of points on the body and poses, by {counts} samples",
         "factors": {body: factor.tolist() for body, factor in subject.factors.items()},
         "markers_moved_m": subject.moved_m,
     }
@@ -163,7 +160,7 @@ def fit_skeleton(
         notices,
         description(subject, uncertainty, rotational),
         subject.parameters,
-        found.deviation,
+        stated,
     )
 
 

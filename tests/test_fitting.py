@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from models.augmenter import VIDEO_KEYPOINTS
+from models.augmenter import MARKERS, VIDEO_KEYPOINTS
 from models.fitting.evidence import ImageEvidence, PointEvidence, TrialEvidence
 from models.fitting.floor import standing_flat
 from models.fitting.motion import fit_motion
@@ -96,8 +96,10 @@ def recording(views=2, seed=0, noise_m=0.0, spread=1.0, seconds=3.0):
     extrinsics = cameras(views)
     image = seen_by(extrinsics, points)
     image = image + random.normal(0, noise_m / 4, image.shape)
-    rough = points + random.normal(0, max(noise_m, 0.002), points.shape)
-    start = dict(zip(names, np.moveaxis(rough, 1, 0), strict=True))
+    everything = [*names, *MARKERS]
+    placed = skeleton.with_markers(everything).marker_positions(coordinates, scale).numpy()
+    rough = placed + random.normal(0, max(noise_m, 0.002), placed.shape)
+    start = dict(zip(everything, np.moveaxis(rough, 1, 0), strict=True))
     seen = ImageEvidence(
         tuple(f"cam{i}" for i in range(views)), tuple(names), image, np.ones(image.shape[:3]), extrinsics
     )  # fmt: skip
@@ -141,8 +143,8 @@ def equations(views=2, noise_m=0.02):
 def test_people_before_two_cameras_are_found_exactly_without_noise():
     trial, coordinates, scale, height_m = recording()
     subject, motion = fit_of(trial, height_m)
-    assert rmse_deg(motion.angles, coordinates).max() < 2.0
-    assert rmse_deg(motion.angles, coordinates, ["knee_angle"]).max() < 0.3
+    assert rmse_deg(motion.angles, coordinates).max() < 2.5
+    assert rmse_deg(motion.angles, coordinates, ["knee_angle"]).max() < 0.5
     thigh = subject.model.getBodySet().get("femur_r").getName()
     _, skeleton = average()
     true = scale[skeleton.bodies.index("femur_r")].numpy()
@@ -179,7 +181,7 @@ def test_one_camera_that_sees_a_limb_elsewhere_hardly_matters():
 
 def test_triangulated_keypoints_and_images_agree():
     trial, coordinates, _, height_m = recording(3)
-    points = trial.start
+    points = {name: trial.start[name] for name in trial.images.names}
     position = np.stack(list(points.values()), axis=1)
     placed = PointEvidence(tuple(points), position, np.full(position.shape[:2], 0.01))
     _, motion = fit_of(replace(trial, images=None, keypoints=placed), height_m)
@@ -296,13 +298,75 @@ def test_bands_and_variances_are_those_of_the_whole_matrix(samples):
     assert product == pytest.approx(float((inner * _second_differences(values)).sum()))
 
 
+def test_more_noisy_images_do_not_make_people_smaller():
+    """As they would if errors were counted at the depth that is sought: nearer is less."""
+    trial, _, _, height_m = recording(3, noise_m=0.02)
+    again = replace(trial, name="again")
+    one = fit_subject(GENERIC, [trial], None, 70.0, no_progress).stature_m
+    both = fit_subject(GENERIC, [trial, again], None, 70.0, no_progress).stature_m
+    assert one == pytest.approx(height_m, rel=0.02)
+    assert both == pytest.approx(one, rel=0.01)
+
+
+@pytest.mark.parametrize("straight", [True, False])
+def test_a_straight_back_or_the_spine_alone_may_bend(straight):
+    """The usual rhythm of pelvis and spine is no more than a first guess."""
+    _, skeleton = average()
+    trial, coordinates, scale, height_m = recording(4, noise_m=0.01)
+    bend = torch.zeros_like(coordinates)
+    deep = 0.5 - 0.5 * torch.cos(2 * torch.pi * torch.from_numpy(trial.time_s))
+    moved = {"pelvis_tilt": -55, "hip_flexion_r": 55, "hip_flexion_l": 55} if straight else {
+        "L5_S1_Flex_Ext": -45}  # fmt: skip
+    for name, degrees in moved.items():
+        bend[:, skeleton.coordinates.index(name)] = np.radians(degrees) * deep
+    for name in ("knee_angle_r", "knee_angle_l"):
+        bend[:, skeleton.coordinates.index(name)] = np.radians(5 + (10 if straight else 40) * deep)
+    bend[:, skeleton.coordinates.index("pelvis_ty")] = 0.95
+    names = list(trial.images.names)
+    random = np.random.default_rng(0)
+    points = skeleton.with_markers(names).marker_positions(bend, scale).numpy()
+    image = seen_by(trial.images.camera_from_world, points)
+    image = image + random.normal(0, 0.0025, image.shape)
+    everything = list(trial.start)
+    placed = skeleton.with_markers(everything).marker_positions(bend, scale).numpy()
+    placed = placed + random.normal(0, 0.01, placed.shape)
+    start = dict(zip(everything, np.moveaxis(placed, 1, 0), strict=True))
+    bent = replace(trial, start=start, images=replace(trial.images, image=image))
+    _, motion = fit_of(bent, height_m)
+    errors = rmse_deg(motion.angles, bend, ["hip_flexion"])
+    assert errors.max() < 12.0
+
+
+def test_what_no_view_is_sure_of_is_not_seen():
+    trial, *_ = recording(2)
+    confidence = trial.images.confidence.copy()
+    confidence[0, 3], confidence[1, 4] = 0.0, np.nan
+    unsure = replace(trial, images=replace(trial.images, confidence=confidence))
+    names = list(trial.images.names)
+    layout = layout_of([unsure], names)
+    certain = measured(unsure, layout, names).certainty
+    assert not certain[3, layout.source == 0].any() and certain[3, layout.source == 1].all()
+    assert not certain[4, layout.source == 1].any()
+
+
+def test_a_foot_on_a_wedge_does_not_stand_flat():
+    time_s = np.arange(0, 2, 0.02)
+    heights = {"Heel": 0.05, "BigToe": 0.0, "Hip": 0.9}
+    points = {
+        f"{side}{name}": np.stack([0 * time_s, 0 * time_s + height, 0 * time_s], 1)
+        for side in "RL"
+        for name, height in heights.items()
+    }
+    assert not standing_flat(points, time_s)[0]["R"].any()
+
+
 def test_rows_of_images_are_metres_at_the_person():
     trial, coordinates, scale, _ = recording(2)
     _, skeleton = average()
     names = list(trial.images.names)
     layout = layout_of([trial], names)
-    evidence = measured(trial, layout, names)
     true = skeleton.with_markers(names).marker_positions(coordinates, scale)
+    evidence = measured(trial, layout, names).seen_at(layout, true)
     assert compare(evidence, layout, true).residual.abs().max() < 1e-9
     to_the_right = torch.from_numpy(trial.images.camera_from_world[0, 0, :3])
     away = compare(evidence, layout, true + 0.01 * to_the_right).residual

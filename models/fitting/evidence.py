@@ -4,7 +4,7 @@ Plain data, on one timeline a trial. Places are in metres in the world, whose Y 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -52,3 +52,22 @@ class TrialEvidence:
     """The augmenter's anatomical markers; their standard deviation is unknown (NaN)."""
     augmenter: str = "published"
     """Whose they are, of `augmented_markers`."""
+
+    def every(self, step: int) -> "TrialEvidence":
+        """Every so-manieth sample."""
+        images, points = self.images, {"keypoints": self.keypoints, "markers": self.markers}
+        thinned = {
+            name: replace(
+                each,
+                position=each.position[::step],
+                standard_deviation=each.standard_deviation[::step],
+            )
+            for name, each in points.items()
+            if each
+        }
+        if images:
+            thinned["images"] = replace(
+                images, image=images.image[:, ::step], confidence=images.confidence[:, ::step]
+            )
+        start = {name: values[::step] for name, values in self.start.items()}
+        return replace(self, time_s=self.time_s[::step], start=start, **thinned)

@@ -41,7 +41,8 @@ def standing_flat(
     hips = (height["RHip"] + height["LHip"]) / 2
     flat = {}
     for side in "RL":
-        low = hips - floor > table["hips_above_m"]
+        pitched = height[f"{side}Heel"] - height[f"{side}BigToe"]
+        low = (hips - floor > table["hips_above_m"]) & (np.abs(pitched) < table["level_m"])
         for end in _ENDS:
             name = f"{side}{end}"
             speed = np.linalg.norm(np.gradient(points[name], time_s, axis=0), axis=-1)

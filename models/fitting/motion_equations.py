@@ -68,6 +68,8 @@ class MotionFit:
     ) -> Float[Tensor, "sample coordinate"]:
         """Go down from some coordinates (rad, m) until nothing changes."""
         coordinates = self.person.settled(coordinates)
+        position = self.person.points(coordinates).position
+        self.evidence = self.evidence.seen_at(self.layout, position)
         here, damping = self._look(coordinates), FIRST_DAMPING
         for step in range(MOST_STEPS):
             progress(step, MOST_STEPS)
@@ -134,10 +136,10 @@ class MotionFit:
         rows = torch.einsum("srx,scrx->scr", compared.direction, along)
         heavy = rows * weighed.weight[:, None]
         away = (self.neutral - coordinates)[:, self.free]
-        bent, bent_slope = self.trunk(posed)
-        pulled = self.information * away - bent[:, None] * bent_slope
-        assumed = torch.diag(self.information) + bent_slope[..., None] * bent_slope[:, None]
-        cost = weighed.cost + ((self.information * away**2).sum(-1) + bent**2) / 2
+        bent, unbending, stiffness = self.trunk(posed)
+        pulled = self.information * away + unbending
+        assumed = torch.diag(self.information) + stiffness
+        cost = weighed.cost + bent + (self.information * away**2).sum(-1) / 2
         downhill = (heavy @ error[..., None])[..., 0] + pulled
         return cost, heavy @ rows.mT + assumed, downhill
 

@@ -22,8 +22,8 @@ from models.fitting.floor import SOLES, standing_flat
 from models.fitting.priors import priors
 from models.simulation.detector import by_keypoint, parameters
 
-TRIANGULATED, AUGMENTED, FLOOR = "triangulated", "markers", "floor"
-"""Sources of evidence besides cameras."""
+TRIANGULATED, AUGMENTED, FLOOR = "/triangulated", "/markers", "/floor"
+"""Sources of evidence besides cameras, which cannot have such names."""
 KINDS = ("keypoints", "markers", "floor")
 """Kinds of errors."""
 NOISE = ((0.02, 5.0), (1.0, 5.0), (1.0, 1.0))
@@ -35,6 +35,8 @@ KIND_OF = {AUGMENTED: 1, FLOOR: 2}
 AXES = {TRIANGULATED: (0, 1, 2), AUGMENTED: (0, 1, 2), FLOOR: (1,)}
 """What a source tells of its points; cameras tell two axes of their images."""
 LEAST_CERTAIN, MOST_CERTAIN = 0.05, 4.0
+LEAST_DEPTH_M = 0.1
+"""Points nearer to a camera, or behind it, are taken to be so far in front of it."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,24 @@ class Measured:
     """Image coordinates, or m; 0 where unknown."""
     certainty: Float[Tensor, "sample row"]
     """What one over the variance is multiplied by; 0 where unknown."""
+    depth_m: Float[Tensor, "sample row"]
+    """How far in front of the camera the point is, about: errors in images are in m there. It stays as it
+    is in a fit: else whoever is smaller and nearer errs less."""
 
     def of(self, samples: Int[Tensor, "chosen"]) -> "Measured":
         """Some of the samples."""
-        return replace(self, value=self.value[samples], certainty=self.certainty[samples])
+        return replace(
+            self,
+            value=self.value[samples],
+            certainty=self.certainty[samples],
+            depth_m=self.depth_m[samples],
+        )
+
+    def seen_at(self, layout: Layout, position: Float[Tensor, "sample point 3"]) -> "Measured":
+        """The same, of points that are about there, m."""
+        forwards = self.view[layout.source][:, 2]
+        depth = (position[:, layout.point] * forwards[:, :3]).sum(-1) + forwards[:, 3]
+        return replace(self, depth_m=depth.clamp(min=LEAST_DEPTH_M))
 
 
 def measured(trial: TrialEvidence, layout: Layout, points: Sequence[str]) -> Measured:
@@ -185,15 +201,16 @@ def measured(trial: TrialEvidence, layout: Layout, points: Sequence[str]) -> Mea
         certainty[:, rows] = sure[:, column]
         if trial.images and name in trial.images.cameras:
             view[index] = trial.images.camera_from_world[trial.images.cameras.index(name)]
-    known = np.isfinite(value)
+    known = np.isfinite(value) & np.isfinite(certainty)
     in_image = np.isin(layout.sources, tuple(AXES), invert=True)[source]
     arrays = (
         view,
         in_image.astype(float),
         np.where(known, value, 0.0),
         np.where(known, certainty, 0.0),
+        np.ones(shape),
     )
-    return Measured(*(torch.from_numpy(each) for each in arrays))  # fmt: skip
+    return Measured(*(torch.from_numpy(each) for each in arrays))
 
 
 def _of_source(trial: TrialEvidence, name: str):
@@ -214,7 +231,8 @@ def _of_source(trial: TrialEvidence, name: str):
     if trial.images is None or name not in trial.images.cameras:
         return None
     index = trial.images.cameras.index(name)
-    sure = np.clip(trial.images.confidence[index], LEAST_CERTAIN, 1.0)
+    confidence = trial.images.confidence[index]
+    sure = np.where(confidence > 0, np.clip(confidence, LEAST_CERTAIN, 1.0), 0.0)
     return trial.images.names, trial.images.image[index], sure
 
 
@@ -233,19 +251,21 @@ def compare(
 ) -> Compared:
     """Compare points of a model, m, with the evidence.
 
-    In an image, a row's metres are its image coordinates times the point's depth: what is minimised
-    is linear in the points, and an error of some pixels counts as it would at the person.
+    In an image, a row's metres are its image coordinates times the evidence's depth.
     """
     axis, known = layout.axis, evidence.certainty > 0
-    view = evidence.view[layout.source]
+    view, here = evidence.view[layout.source], position[:, layout.point]
+    in_image = evidence.in_image > 0
     across = torch.take_along_dim(view, axis.clamp(max=1)[:, None, None], 1)[:, 0]
-    in_image = (evidence.in_image > 0)[:, None]
-    own = torch.nn.functional.one_hot(axis, 4).to(view)
-    plane = torch.where(in_image, across - evidence.value[..., None] * view[:, 2], own)
-    direction, shift = plane[..., :3], plane[..., 3]
-    wanted = torch.where(in_image[:, 0], 0.0, evidence.value)
-    residual = wanted - (direction * position[:, layout.point]).sum(-1) - shift
-    return Compared(torch.where(known, residual, 0.0), direction)
+    there, away = ((here * of[:, :3]).sum(-1) + of[:, 3] for of in (across, view[:, 2]))
+    away = away.clamp(min=LEAST_DEPTH_M)
+    image, size = there / away, (evidence.depth_m / away)[..., None]
+    own = torch.nn.functional.one_hot(axis, 3).to(view)
+    seen = size * (across[:, :3] - image[..., None] * view[:, 2, :3])
+    model = torch.where(in_image, evidence.depth_m * image, (own * here).sum(-1))
+    wanted = torch.where(in_image, evidence.depth_m * evidence.value, evidence.value)
+    direction = torch.where(in_image[:, None], seen, own)
+    return Compared(torch.where(known, wanted - model, 0.0), direction)
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,15 @@ from pipeline.errors import PipelineError
 
 SPACING_S, MOST_SAMPLES = 0.1, 96
 FEWEST_SAMPLES = 10
-STILL_DEG, MOVING = 10.0, ("hip_flexion", "knee_angle", "arm_flex", "elbow_flex")
-"""Somebody who bends none of these so far is too still."""
+STILL_DEG, STILL_SHARE = 25.0, 0.05
+MOVING = ("hip_flexion", "knee_angle", "arm_flex", "elbow_flex")
+"""Somebody who bends none of these so far is too still; the least and most, which may be noise, left out."""
 FITTED = {*VIDEO_KEYPOINTS, *MARKERS}
 """Keypoints of the face would bend the trunk where a model's neck does not bend far enough."""
 USUAL_HEIGHT_M = 1.70
 """Where the fit starts if nobody has stated the height."""
 ARM, ARM_STEPS, ELBOW = ("arm_", "elbow_", "pro_sup"), 50, 0.8
+"""Coordinates of arms; steps of inverse kinematics from arms that hang, bent by so much (rad)."""
 KNOWN_SHARE = 0.5
 """A sample in which fewer of the points are seen does not count."""
 CONTRADICTION_M, CONTRADICTION = 0.08, 3.0
@@ -61,7 +63,7 @@ class FittedSubject:
     moved_m: dict[str, float]
     """How far each keypoint or marker is from where people usually have it."""
     parameters: pd.DataFrame
-    """By name: `kind` (scale, offset, view bias), `value`, `prior_sd`, `posterior_sd`, `determined` (the
+    """By name: `kind` (scale, offset, constant error), `value`, `prior_sd`, `posterior_sd`, `determined` (the
     share of the prior's variance that the data took away). Scales as logarithms, others in m."""
     deviation: pd.Series
     """By coordinate: standard deviation of angles by what is not known of the person, rad or m: the median
@@ -93,7 +95,8 @@ def fit_subject(
     model that is not supported.
     """
     model = model_with_keypoints(generic, VIDEO_KEYPOINTS, trials[0].augmenter)
-    fit, estimate, samples = _problem(read_skeleton(model), trials, height_m or USUAL_HEIGHT_M)
+    thinned = [trial.every(max(round(SPACING_S / _interval_s(trial)), 1)) for trial in trials]
+    fit, estimate, samples = _problem(read_skeleton(model), thinned, height_m or USUAL_HEIGHT_M)
     rounds = 1 if height_m is None else 2
     estimate = fit.solve(estimate, lambda done, total: progress(done, rounds * total))
     if height_m is not None:
@@ -115,9 +118,14 @@ def _problem(
     layout = layout_of(trials, points)
     ones = torch.ones(len(whole.bodies), 3, dtype=torch.float64)
     size = height_m / float(heights_m(whole, ones).max())
-    poses = [rough_poses(whole.scaled(size * ones), trial) for trial in trials]
-    evidence = [measured(trial, layout, points) for trial in trials]
-    chosen = choose_samples(whole, trials, evidence, layout, poses)
+    usual = whole.scaled(size * ones)
+    poses = [rough_poses(usual, trial) for trial in trials]
+    placed = [usual.with_markers(points).marker_positions(each) for each in poses]
+    evidence = [
+        measured(trial, layout, points).seen_at(layout, position)
+        for trial, position in zip(trials, placed, strict=True)
+    ]
+    chosen = choose_samples(whole, evidence, layout, poses)
     together = _together([each.of(rows) for each, rows in zip(evidence, chosen, strict=True)])
     start = torch.cat([each[rows] for each, rows in zip(poses, chosen, strict=True)])
     shape = proportions(whole.bodies, priors()["height"]["unknown"])
@@ -203,7 +211,6 @@ def seen_share(evidence: Measured, layout: Layout) -> Float[Tensor, "sample"]:
 
 def choose_samples(
     skeleton: Skeleton,
-    trials: Sequence[TrialEvidence],
     evidence: Sequence[Measured],
     layout: Layout,
     poses: Sequence[Float[Tensor, "time coordinate"]],
@@ -212,11 +219,7 @@ def choose_samples(
 
     Raises CannotFit if there are too few, or the person hardly moves.
     """
-    candidates = []
-    for trial, each in zip(trials, evidence, strict=True):
-        step = max(round(SPACING_S / _interval_s(trial)), 1)
-        known = (seen_share(each, layout) > KNOWN_SHARE).nonzero()[:, 0]
-        candidates.append(known[known % step == 0])
+    candidates = [(seen_share(each, layout) > KNOWN_SHARE).nonzero()[:, 0] for each in evidence]
     owner = torch.cat([torch.full_like(rows, index) for index, rows in enumerate(candidates)])
     if len(owner) < FEWEST_SAMPLES:
         raise CannotFit(
@@ -225,10 +228,12 @@ def choose_samples(
         )
     pose = torch.cat([each[rows] for each, rows in zip(poses, candidates, strict=True)])
     bends = [stem(name) in MOVING for name in skeleton.coordinates]
-    moved_deg = torch.rad2deg(pose[:, bends].amax(0) - pose[:, bends].amin(0)).max()
+    edges = torch.tensor([STILL_SHARE, 1 - STILL_SHARE], dtype=pose.dtype)
+    least, most = pose[:, bends].quantile(edges, dim=0)
+    moved_deg = torch.rad2deg(most - least).max()
     if moved_deg < STILL_DEG:
         raise CannotFit(
-            f"too still: hips, knees, shoulders and elbows bend by {moved_deg:.0f}° at most, which does "
+            f"too still: hips, knees, shoulders and elbows bend by {moved_deg:.0f}°, which does "
             f"not tell a segment's length from a point's place. {STILL_DEG:.0f}° are needed."
         )
     turning = [name not in PLACE for name in skeleton.coordinates]
@@ -258,6 +263,7 @@ def _together(evidence: Sequence[Measured]) -> Measured:
         view=view[found, torch.arange(view.shape[1])],
         value=torch.cat([each.value for each in evidence]),
         certainty=torch.cat([each.certainty for each in evidence]),
+        depth_m=torch.cat([each.depth_m for each in evidence]),
     )
 
 
@@ -311,13 +317,13 @@ def _parameter_table(fit, estimate, deviation, layout: Layout, prior: Prior) -> 
     names = list(prior.proportions.names)
     names += [f"{name}, {axis}" for name in points for axis in AXES[3]]
     names += [
-        f"{layout.sources[source]} {points[point]}, {AXES[3 if whole[source] else 2][axis]}"
+        f"{layout.sources[source].removeprefix('/')} {points[point]}, {AXES[3 if whole[source] else 2][axis]}"
         for point, source, axis in zip(
             layout.point.tolist(), layout.source.tolist(), layout.axis.tolist(), strict=True
         )
     ]
     kinds = ["scale"] * len(prior.proportions.names) + ["offset"] * 3 * len(points)
-    kinds += ["view bias" for _ in rows]
+    kinds += ["constant error" for _ in rows]
     size = torch.cat(
         [prior.proportions.spread, prior.point_m.repeat_interleave(3), estimate.bias[layout.kind] * layout.bias_m]
     )  # fmt: skip

@@ -184,10 +184,10 @@ class SubjectFit:
         downhill = torch.cat([shape_rows.mT @ pull.flatten(), constant.mT @ pull.sum(0)])
         away = (self.neutral - estimate.coordinates)[:, self.free]
         tall, tall_slope = self._too_tall(person)
-        bent, bent_slope = self.trunk(posed)
-        pulled = self.information * away - bent[:, None] * bent_slope
-        assumed = torch.diag(self.information) + bent_slope[..., None] * bent_slope[:, None]
-        cost = weighed.cost.sum() + ((self.information * away**2).sum() + (bent**2).sum()) / 2
+        bent, unbending, stiffness = self.trunk(posed)
+        pulled = self.information * away + unbending
+        assumed = torch.diag(self.information) + stiffness
+        cost = (weighed.cost + bent).sum() + (self.information * away**2).sum() / 2
         cost = cost + (estimate.parameter**2).sum() / 2 + tall**2 / 2
         downhill = downhill - estimate.parameter
         downhill[self.parts[0]] -= tall * tall_slope

@@ -5,6 +5,7 @@ shoulders tell the sum well, and how it is shared badly. A body's lean is that o
 whichever way the person faces; who leans backwards, as in a chair, has the lumbar spine near its neutral.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,8 @@ AXES = {
 }
 """Points of the bodies' forward axes: the body of each and the place on it, m."""
 LEAST_COSINE = 0.2
+FARTHEST, ODD = math.radians(45), math.radians(20)
+"""The lumbar spine bends no farther for the pelvis's lean; and from there on a difference is odd."""
 
 
 class Trunk:
@@ -31,21 +34,29 @@ class Trunk:
             (points.index(f"{name}Origin"), points.index(f"{name}Ahead"))
             for name in ("Pelvis", "Torso")
         )
-        spread = torch.deg2rad(torch.tensor(priors()["trunk"]["apart_deg"], dtype=torch.float64))
-        self.size = share_of_pose(interval_s) ** 0.5 / float(spread)
+        spread = math.radians(priors()["trunk"]["apart_deg"])
+        self.information = share_of_pose(interval_s) / spread**2
 
     def __call__(
         self, posed: Posed
-    ) -> tuple[Float[Tensor, "sample"], Float[Tensor, "sample free"]]:
-        """How far the torso leans from what the pelvis's lean lets expect, over its spread, and how that
-        changes with the free coordinates.
+    ) -> tuple[
+        Float[Tensor, "sample"], Float[Tensor, "sample free"], Float[Tensor, "sample free free"]
+    ]:
+        """What the prior costs, its downhill by the free coordinates, and its information.
+
+        The cost ends at a limit (Geman and McClure, Bull Int Stat Inst 52, 1987): who bends otherwise
+        altogether, with a straight back or by the spine alone, is hardly held.
         """
         pelvis, by_pelvis = _rise(posed, *self.pelvis)
         torso, by_torso = _rise(posed, *self.torso)
-        share = 1 + (pelvis < 0).to(pelvis)  # the torso leans twice as far forwards
-        return self.size * (torso - share * pelvis), self.size * (
-            by_torso - share[:, None] * by_pelvis
-        )
+        leaning = ((pelvis < 0) & (pelvis > -FARTHEST)).to(pelvis)
+        away = torso - pelvis - pelvis.clamp(-FARTHEST, 0.0)
+        slope = by_torso - (1 + leaning)[:, None] * by_pelvis
+        odd = 1 + (away / ODD) ** 2
+        weight = self.information / odd**2
+        cost = self.information * away**2 / odd / 2
+        information = weight[:, None, None] * slope[..., None] * slope[:, None]
+        return cost, -(weight * away)[:, None] * slope, information
 
 
 def _rise(
