@@ -4,6 +4,7 @@ import pytest
 import xarray as xr
 
 from stages.cycles import heel_ahead_m, knee_bends, normalise_cycles, strides
+from stages.figures import knee_and_ankle
 from stages.motion_files import read_mot
 from stages.quality import (
     fit_figures,
@@ -223,3 +224,18 @@ def test_samples_that_were_not_solved_are_missing_and_not_filled():
     solved = angles().drop(index=angles().index[10:20])
     whole = on_timeline(solved, np.arange(61) / 60 + 1e-6)
     assert whole.knee_angle_r.isna().sum() == 10 and whole.index.name == "time_s"
+
+
+def test_bands_of_uncertainty_are_around_every_sample_at_any_rate_and_not_over_gaps(tmp_path):
+    time_s = np.arange(60) / 60
+    names = [f"{joint}_{side}" for joint in ("knee_angle", "ankle_angle") for side in "rl"]
+    angles = pd.DataFrame({name: np.linspace(0, 60, 60) for name in names}, index=time_s)
+    stated = pd.DataFrame({"knee_angle_r": 2.0}, index=pd.Index(time_s, name="time")).drop(
+        index=time_s[20:25]
+    )
+    stated.round(4).to_csv(tmp_path / "angles_sd.csv")
+    read = on_timeline(pd.read_csv(tmp_path / "angles_sd.csv", index_col="time"), time_s)
+    bands = [each for each in knee_and_ankle(angles, {}, read).data if each.fill == "toself"]
+    assert [len(band.x) // 2 for band in bands] == [20, 35]
+    upper = np.asarray(bands[0].y[:20])
+    np.testing.assert_allclose(upper, angles.knee_angle_r[:20] + 2)
