@@ -23,15 +23,15 @@ from models.fitting.evidence import TrialEvidence
 from models.fitting.person import UNSEEN, heights_m, model_with_keypoints, proportions, scaled_model
 from models.fitting.poses import Person, neutral
 from models.fitting.priors import PLACE, priors, stem
-from models.fitting.rows import AXES as IN_SPACE
-from models.fitting.rows import KINDS, Layout, Measured, layout_of, measured
+from models.fitting.rows import AXES, KINDS, Layout, Measured, layout_of, measured
 from models.fitting.subject_equations import Estimate, Prior, SubjectFit
 from models.opensim_model import GenericModel
 from models.skeleton import Skeleton, read_skeleton
 from pipeline.errors import PipelineError
 
-SPACING_S, MOST_SAMPLES = 0.1, 96
-FEWEST_SAMPLES = 10
+SPACING_S = 0.1
+"""Between samples that the person is fitted by: nearer ones err alike."""
+FEWEST_SAMPLES, MOST_SAMPLES = 10, 96
 STILL_DEG, STILL_SHARE = 25.0, 0.05
 MOVING = ("hip_flexion", "knee_angle", "arm_flex", "elbow_flex")
 """Somebody who bends none of these so far is too still; the least and most, which may be noise, left out."""
@@ -45,7 +45,7 @@ KNOWN_SHARE = 0.5
 """A sample in which fewer of the points are seen does not count."""
 CONTRADICTION_M, CONTRADICTION = 0.08, 3.0
 """A given height that is so far from what the data say, and so many standard deviations."""
-AXES = {2: ("across", "down"), 3: ("x", "y", "z")}
+AXIS_NAMES = {2: ("across", "down"), 3: ("x", "y", "z")}
 
 
 class CannotFit(PipelineError):
@@ -313,11 +313,11 @@ def _parameter_table(fit, estimate, deviation, layout: Layout, prior: Prior) -> 
     """One row a parameter; errors common to all of a view are left out."""
     points = fit.skeleton.markers
     rows = range(len(layout.point))
-    whole = [name in IN_SPACE for name in layout.sources]
+    whole = [name in AXES for name in layout.sources]
     names = list(prior.proportions.names)
-    names += [f"{name}, {axis}" for name in points for axis in AXES[3]]
+    names += [f"{name}, {axis}" for name in points for axis in AXIS_NAMES[3]]
     names += [
-        f"{layout.sources[source].removeprefix('/')} {points[point]}, {AXES[3 if whole[source] else 2][axis]}"
+        f"{layout.sources[source].removeprefix('/')} {points[point]}, {AXIS_NAMES[3 if whole[source] else 2][axis]}"
         for point, source, axis in zip(
             layout.point.tolist(), layout.source.tolist(), layout.axis.tolist(), strict=True
         )

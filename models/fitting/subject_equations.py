@@ -120,7 +120,7 @@ class SubjectFit:
         return offset * self.prior.point_m[:, None]
 
     def start(self, coordinates: Float[Tensor, "sample coordinate"]) -> Estimate:
-        """The average person, as tall as is known, in some poses."""
+        """The generic model's person in some poses."""
         usual = torch.ones(len(KINDS), dtype=torch.float64)
         average = self.person(coordinates.new_zeros(self.parts[-1].stop))
         coordinates = average.settled(coordinates)
