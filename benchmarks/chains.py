@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,8 @@ class Made:
     points: dict[str, np.ndarray]
     """Keypoints and markers by name, m."""
     seconds: dict[str, float]
+    model: Path | None = None
+    """The scaled model's file, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ def run_case(plan: Plan, peer: str | None = None, baselines: bool = False) -> di
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "session"
-        simulation, trial = _written(plan, folder)
-        made = {OURS: _tried(_ours, trial, plan)}
+        simulation, trial = written(plan, folder)
+        made = {OURS: tried(_ours, trial, plan)}
         if baselines:
-            made |= {PLAIN: _tried(_plain, trial, plan), POINTS: _tried(_points, trial, plan)}
+            made |= {PLAIN: tried(_plain, trial, plan), POINTS: tried(_points, trial, plan)}
         if peer:
-            made[PEER] = _tried(_pose2sim, trial, simulation, folder, Path(scratch) / "peer", peer)
-    return _judged(simulation, made, (OURS, PEER))
+            made[PEER] = tried(by_pose2sim, trial, simulation, folder, Path(scratch) / "peer", peer)
+    return judged(simulation, made, (OURS, PEER))
 
 
 def run_methods(plan: Plan, methods: Sequence[str]) -> dict[str, Outcome]:
@@ -96,12 +99,12 @@ def run_methods(plan: Plan, methods: Sequence[str]) -> dict[str, Outcome]:
     All are judged by the samples that all of those solved that gave angles.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        simulation, trial = _written(plan, Path(scratch) / "session")
-        made = {method: _tried(_ours, trial, plan, method) for method in methods}
-    return _judged(simulation, made, methods)
+        simulation, trial = written(plan, Path(scratch) / "session")
+        made = {method: tried(_ours, trial, plan, method) for method in methods}
+    return judged(simulation, made, methods)
 
 
-def _written(plan: Plan, folder: Path) -> tuple[Simulation, Trial]:
+def written(plan: Plan, folder: Path) -> tuple[Simulation, Trial]:
     """A simulated session, and its last trial as the pipeline finds it."""
     simulation = simulate(plan)
     write_session(simulation, folder, "pipeline", False, no_progress)
@@ -109,16 +112,18 @@ def _written(plan: Plan, folder: Path) -> tuple[Simulation, Trial]:
     return simulation, next(each for each in open_session(folder).trials() if each.name == name)
 
 
-def _judged(simulation: Simulation, made: Mapping[str, "Made | str"], deciding: Sequence[str]):
+def judged(
+    simulation: Simulation, made: Mapping[str, "Made | str"], deciding: Sequence[str]
+) -> dict[str, "Outcome"]:
     """Each chain's outcome, by the samples that all of the deciding ones solved."""
     truth = Truth.of(simulation)
     solved = [made[chain] for chain in deciding if isinstance(made.get(chain), Made)]
-    shared = [_ticks(each.angles.index.values) for each in solved]
-    judged = np.array(sorted(set.intersection(*map(set, shared)))) if shared else None
-    return {chain: truth.judge(each, judged) for chain, each in made.items()}
+    shared = [ticks(each.angles.index.values) for each in solved]
+    samples = np.array(sorted(set.intersection(*map(set, shared)))) if shared else None
+    return {chain: truth.judge(each, samples) for chain, each in made.items()}
 
 
-def _tried(chain, *arguments) -> Made | str:
+def tried(chain, *arguments) -> Made | str:
     """What a chain makes, or why it refuses to."""
     try:
         return chain(*arguments)
@@ -126,7 +131,7 @@ def _tried(chain, *arguments) -> Made | str:
         return str(error)
 
 
-def _ticks(time_s: np.ndarray) -> np.ndarray:
+def ticks(time_s: np.ndarray) -> np.ndarray:
     """Times as whole numbers of 0.1 ms, to be compared."""
     return np.round(time_s * 1e4).astype(int)
 
@@ -155,9 +160,9 @@ class Truth:
         if isinstance(made, str):
             return Outcome(refused=made)
         if judged is None:
-            judged = _ticks(made.angles.index.values)
-        angles = made.angles[np.isin(_ticks(made.angles.index.values), judged)]
-        rows = np.isin(_ticks(made.time_s), judged)
+            judged = ticks(made.angles.index.values)
+        angles = made.angles[np.isin(ticks(made.angles.index.values), judged)]
+        rows = np.isin(ticks(made.time_s), judged)
         points = {name: values[rows] for name, values in made.points.items()}
         compared = compare_angles(angles, self.angles, self.rotational)
         return Outcome(
@@ -187,29 +192,41 @@ def _ours(trial: Trial, plan: Plan, method: str = "geometric") -> Made:
     configured = partial(_configure, plan=plan, method=method)
     outcomes = run_trial(trial, configured, lambda *_: no_progress, last="kinematics")
     # A static trial's stages go before, under the same names.
-    return _result(trial, {outcome.stage: outcome.seconds for outcome in outcomes})
+    return result_of(trial, {outcome.stage: outcome.seconds for outcome in outcomes})
 
 
-def _result(trial: Trial, seconds: dict[str, float]) -> Made:
+def result_of(trial: Trial, seconds: dict[str, float]) -> Made:
+    """What the stages of a trial wrote."""
     markers = load_dataset(trial.folder("augment") / "markers.nc").position
-    angles = read_mot(trial.folder("kinematics") / "angles.mot")
-    return Made(angles, markers.time.values, by_name(markers, "marker"), seconds)
+    folder = trial.folder("kinematics")
+    angles, model = read_mot(folder / "angles.mot"), folder / "scaled_model.osim"
+    return Made(angles, markers.time.values, by_name(markers, "marker"), seconds, model)
 
 
 def _plain(trial: Trial, plan: Plan) -> Made:
     """Our chain, its triangulation and smoothing replaced by least squares of all that is seen."""
-    plain = replace(trial, results=trial.results.with_name("plain"))
-    shutil.copytree(trial.results, plain.results)
+    plain = branched(trial, "plain")
     points = load_dataset(trial.folder("triangulate") / "points.nc")
     points["position"] = (points.position.dims, _linear(trial))
     save_dataset(points, plain.folder("smooth") / "points.nc")
-    for stage in ("augment", "kinematics"):
-        out = plain.folder(stage)
+    rerun(plain, ("augment", "kinematics"), _configure(plain, plan))
+    return result_of(plain, {})
+
+
+def branched(trial: Trial, name: str) -> Trial:
+    """The same trial with a copy of its results, to go on from there in another way."""
+    branch = replace(trial, results=trial.results.with_name(name))
+    shutil.copytree(trial.results, branch.results)
+    return branch
+
+
+def rerun(trial: Trial, stages: Sequence[str], configuration: Any) -> None:
+    """Run some stages again, whatever is there. Raises PipelineError as the stages do."""
+    for stage in stages:
+        out = trial.folder(stage)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        settings = getattr(_configure(plain, plan), stage)
-        STAGES[stage].run(plain, settings, out, no_progress)
-    return _result(plain, {})
+        STAGES[stage].run(trial, getattr(configuration, stage), out, no_progress)
 
 
 def _linear(trial: Trial) -> np.ndarray:
@@ -275,7 +292,18 @@ def _turn_deg(one, other, axis):
     return np.degrees(np.arctan2(across, along))
 
 
-def _pose2sim(trial, simulation: Simulation, session: Path, project: Path, python: str) -> Made:
+def by_pose2sim(
+    trial: Trial,
+    simulation: Simulation,
+    session: Path,
+    project: Path,
+    python: str,
+    cpu_time: bool = False,
+) -> Made:
+    """What Pose2Sim makes of a session, in a new folder; its seconds are the processor's if wanted.
+
+    Raises PeerFailed if it fails.
+    """
     person = simulation.person
     settings = {
         "frame_rate": f"{simulation.plan.rates_hz[0]:g}",
@@ -289,4 +317,5 @@ def _pose2sim(trial, simulation: Simulation, session: Path, project: Path, pytho
     time_s, names, position = read_trc(made.trc)
     points = dict(zip(names, np.moveaxis(position, 1, 0), strict=True))
     points["midHip"] = points.pop("Hip")
-    return Made(read_mot(made.mot), time_s, points, made.seconds)
+    seconds = made.cpu_seconds if cpu_time else made.seconds
+    return Made(read_mot(made.mot), time_s, points, seconds, made.model)

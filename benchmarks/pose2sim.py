@@ -38,9 +38,9 @@ config = tomllib.loads(Path("Config.toml").read_text(encoding="utf-8"))
 config["project"]["project_dir"] = "."
 seconds = {}
 for stage in sys.argv[2:]:
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     getattr(Pose2Sim, stage)(config)
-    seconds[stage] = time.perf_counter() - began
+    seconds[stage] = time.perf_counter() - began[0], time.process_time() - began[1]
 Path("seconds.json").write_text(json.dumps(seconds))
 """
 
@@ -54,6 +54,9 @@ class PeerResult:
     """What Pose2Sim wrote."""
 
     seconds: dict[str, float]
+    """By stage."""
+    cpu_seconds: dict[str, float]
+    """Of the processor."""
     mot: Path
     model: Path
     trc: Path
@@ -87,8 +90,9 @@ def run_pose2sim(
     if not mots:
         raise PeerFailed(_last_line(printed))
     (trc,) = (project / "pose-3d").glob("*_LSTM.trc")
-    seconds = json.loads((project / "seconds.json").read_text())
-    return PeerResult(seconds, mots[0], mots[0].with_suffix(".osim"), trc)
+    both = json.loads((project / "seconds.json").read_text())
+    seconds, cpu = ({stage: each[index] for stage, each in both.items()} for index in (0, 1))
+    return PeerResult(seconds, cpu, mots[0], mots[0].with_suffix(".osim"), trc)
 
 
 def triangulated(

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import accuracy, triangulation
-from benchmarks.chains import direct_linear, flexions_between
+from benchmarks import accuracy, skeleton_suite, skeleton_tables, triangulation
+from benchmarks.chains import Outcome, direct_linear, flexions_between
 from benchmarks.pose2sim import Lag, lags_in
+from benchmarks.skeleton_demo import carried
+from benchmarks.skeleton_variants import CLASSICAL, IMAGES, KEYPOINTS, Fitted, segment_lengths_mm
 from benchmarks.synchronization_peer import errors_of, write_frames
 from benchmarks.triangulation_demo import by_choice, compared
 from benchmarks.triangulation_methods import (
@@ -27,6 +29,7 @@ from benchmarks.triangulation_scores import errors_of as point_errors
 from benchmarks.triangulation_suite import suite, swap_plans, swap_table
 from models import algebraic, volumetric
 from models.multiview import JOINTS
+from models.opensim_model import BodyPoses
 from models.simulation.detector import LEGS
 from models.simulation.performances import FIRST_SEED, MOTIONS
 from models.simulation.rig import place_cameras
@@ -300,3 +303,99 @@ def test_angles_of_simulated_sessions_are_no_worse_than_they_were():
     found = accuracy.smoke()
     assert set(found) == set(stored)
     assert accuracy.grown(found, stored) == []
+
+
+def fitted(degrees: float, stated: float = np.nan) -> Fitted:
+    """Every angle is so wrong, and so wrong by its own account; segments by 3 and 4 mm."""
+    angles = [f"{n}_{s}" for n in ("hip_flexion", "knee_angle", "ankle_angle") for s in "rl"]
+    angles += ["pelvis_tilt", "L5_S1_Flex_Ext"]
+    outcome = Outcome(
+        dict.fromkeys(angles, degrees), degrees, known=1.0, seconds={"kinematics": 2.0}
+    )
+    return Fitted(
+        outcome, outcome, {"thigh R": 3.0, "shank R": -4.0}, dict.fromkeys(angles, stated), frames=4
+    )
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    """Every session of the suite, three ways, of which the second is worse where noise is larger."""
+    found = []
+    for case in skeleton_suite.suite():
+        noise = accuracy.noise_of(case.plan)
+        ways = {CLASSICAL: fitted(6.0), KEYPOINTS: fitted(1 + noise, 1.0), IMAGES: fitted(5, 0.5)}
+        found.append(skeleton_suite.rows_of(case, ways))
+    return pd.concat(found, ignore_index=True)
+
+
+def test_bars_are_bold_where_they_are_missed(rows):
+    bars = skeleton_tables.bars(rows, (KEYPOINTS, IMAGES)).set_index("bar")
+    knee = "knee flexion, noise {}, 2 cameras"
+    assert bars.loc[knee.format(0), KEYPOINTS] == "1.0°"
+    assert bars.loc[knee.format(1), KEYPOINTS] == "2.0°"
+    assert bars.loc[knee.format(1), IMAGES] == "**5.0°**"
+    hip = "hip flexion, all sessions, against the classical chain"
+    assert bars.loc[hip, IMAGES] == "**-17 %**"
+    assert bars.loc[hip, KEYPOINTS] == "-69 %"  # 1.83° on average against 6°
+    assert skeleton_tables.reached(bars.reset_index(), KEYPOINTS) == (7, 7)
+    assert skeleton_tables.reached(bars.reset_index(), IMAGES) == (0, 7)
+
+
+def test_a_fit_that_says_half_of_its_error_is_twice_too_sure(rows):
+    own = skeleton_tables.own_estimate(rows, (KEYPOINTS, IMAGES))
+    few = own[(own.cameras == 2) & (own.noise == "1.5")].set_index("chain")
+    assert few.loc[KEYPOINTS, "knee flexion: error / stated"] == pytest.approx(2.5)
+    assert few.loc[IMAGES, "knee flexion: error / stated"] == pytest.approx(10)
+    assert CLASSICAL not in set(own.chain)
+
+
+def test_sessions_that_one_way_refuses_count_for_none(rows):
+    refused = rows.index[(rows.chain == IMAGES) & (rows.noise == "1.5")]
+    rows.loc[refused, "refused"] = "too little seen"
+    table = skeleton_tables.means(rows, ("chain",)).set_index("chain")
+    assert set(table.sessions) == {16}
+    assert table.loc[KEYPOINTS, "knee_angle"] == pytest.approx(1.5)
+    assert table.loc[IMAGES, "segments"] == pytest.approx(np.sqrt(12.5))
+    assert skeleton_tables.refusals(rows)[2] == (IMAGES, len(refused), 0)
+
+
+def test_times_are_of_a_frame_and_the_classical_chains_is_the_whole(rows):
+    rows.loc[rows.chain == IMAGES, "seconds kinematics"] *= 3
+    whole = skeleton_tables.stage_table(rows).set_index("stage").loc["**in all**"]
+    assert whole[[CLASSICAL, KEYPOINTS, IMAGES]].to_list() == [100, 100, 300]
+
+
+def test_what_the_fit_is_judged_by_has_persons_of_its_own():
+    cases = [
+        *skeleton_suite.suite(),
+        *skeleton_suite.single_errors(),
+        *skeleton_suite.more_evidence(),
+        *skeleton_suite.unusual_keypoints(),
+    ]
+    seeds = {case.plan.seed for case in cases}
+    others = {case.seed for case in (*accuracy.suite(), *accuracy.SMOKE, *suite(), *swap_plans())}
+    others |= {case.seed for case in accuracy.single_errors()[1]}
+    assert not seeds & others and max(seeds) < 500 < FIRST_SEED
+    assert {case.plan.motion for case in skeleton_suite.suite()} - set(MOTIONS) == {"dropjump"}
+
+
+def test_an_unusual_persons_thighs_are_long_and_their_shanks_short():
+    usual = segment_lengths_mm(skeleton_suite.unusual_model(7, {}))
+    unusual = segment_lengths_mm(skeleton_suite.unusual_model(7, {"thigh": 1, "shank": -1}))
+    ratio = {n: length / usual[n] for n, length in unusual.items()}
+    assert ratio["thigh R"] / ratio["shank R"] == pytest.approx(1.135 / 0.865, rel=0.08)
+    assert ratio["foot L"] == pytest.approx(ratio["pelvis"], rel=1e-6)
+
+
+def test_points_are_carried_by_their_bodies():
+    angle = np.linspace(0, 1, 7)
+    cosine, sine, zero, one = np.cos(angle), np.sin(angle), 0 * angle, 1 + 0 * angle
+    turn = np.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, one], -1)
+    turn = turn.reshape(7, 1, 3, 3)
+    origin = np.random.default_rng(1).normal(size=(7, 1, 3))
+    poses = BodyPoses(("shank",), origin, turn)
+    local = np.array([0.1, -0.3, 0.2])
+    there = origin + np.einsum("tbij,j->tbi", turn, local)
+    noisy = there.copy()
+    noisy[2], noisy[4] = np.nan, noisy[4] + 5.0
+    assert carried(noisy, ["shank"], poses) == pytest.approx(there)

@@ -334,7 +334,7 @@ def test_a_straight_back_or_the_spine_alone_may_bend(straight):
     bent = replace(trial, start=start, images=replace(trial.images, image=image))
     _, motion = fit_of(bent, height_m)
     errors = rmse_deg(motion.angles, bend, ["hip_flexion"])
-    assert errors.max() < 12.0
+    assert errors.max() < 14.0
 
 
 def test_what_no_view_is_sure_of_is_not_seen():

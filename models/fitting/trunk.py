@@ -22,8 +22,8 @@ AXES = {
 }
 """Points of the bodies' forward axes: the body of each and the place on it, m."""
 LEAST_COSINE = 0.2
-FARTHEST, ODD = math.radians(45), math.radians(20)
-"""The lumbar spine bends no farther for the pelvis's lean; and from there on a difference is odd."""
+FARTHEST, ODD = math.radians(45), math.radians(10)
+"""The lumbar spine bends no farther for the pelvis's lean; and a difference that is odd."""
 
 
 class Trunk:
@@ -44,19 +44,32 @@ class Trunk:
     ]:
         """What the prior costs, its downhill by the free coordinates, and its information.
 
-        The cost ends at a limit (Geman and McClure, Bull Int Stat Inst 52, 1987): who bends otherwise
-        altogether, with a straight back or by the spine alone, is hardly held.
+        Beyond `ODD` it grows in a straight line (Huber, Ann Math Stat 35(1), 1964): who bends otherwise
+        altogether, with a straight back or by the spine alone, is not held as firmly.
         """
         pelvis, by_pelvis = _rise(posed, *self.pelvis)
         torso, by_torso = _rise(posed, *self.torso)
-        leaning = ((pelvis < 0) & (pelvis > -FARTHEST)).to(pelvis)
-        away = torso - pelvis - pelvis.clamp(-FARTHEST, 0.0)
-        slope = by_torso - (1 + leaning)[:, None] * by_pelvis
-        odd = 1 + (away / ODD) ** 2
-        weight = self.information / odd**2
-        cost = self.information * away**2 / odd / 2
+        lumbar, by_lean = _lumbar(pelvis)
+        away = torso - pelvis - lumbar
+        slope = by_torso - (1 + by_lean)[:, None] * by_pelvis
+        size = away.abs()
+        weight = self.information * (ODD / size.clamp(min=ODD))
+        cost = torch.where(size < ODD, away**2, ODD * (2 * size - ODD)) * self.information / 2
         information = weight[:, None, None] * slope[..., None] * slope[:, None]
         return cost, -(weight * away)[:, None] * slope, information
+
+
+def _lumbar(
+    pelvis: Float[Tensor, "sample"],
+) -> tuple[Float[Tensor, "sample"], Float[Tensor, "sample"]]:
+    """What the pelvis's lean lets expect of the lumbar spine, rad, and how that changes with it.
+
+    As much again, up to `FARTHEST`, and then ever less: who lies or crawls has a straight back.
+    """
+    forwards = (pelvis < 0).to(pelvis)
+    near = (pelvis > -FARTHEST).to(pelvis)
+    there = torch.where(near > 0, pelvis, -2 * FARTHEST - pelvis)
+    return forwards * there, forwards * (2 * near - 1)
 
 
 def _rise(
