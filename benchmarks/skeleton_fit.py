@@ -119,7 +119,6 @@ def document(results: Results, peer: str | None) -> str:
         refused=refusals(rows),
         reasons=reasons(pd.concat([rows, results.outside])),
         stages=table(stage_table(rows)),
-        milliseconds=milliseconds(rows),
         budget=shown(budget(results.single, rows)),
         told=shown(results.told),
         least=least(results.told),
@@ -128,7 +127,7 @@ def document(results: Results, peer: str | None) -> str:
         evidence=shown(more(results)),
         outside=shown(unusual(results.outside)),
         other_model=bool(other_model()),
-        scaling=table(results.scaling, 2),
+        scaling=table(results.scaling.drop(columns="seconds"), 2),
         demo=[table(each) for each in results.demo] if results.demo else [],
     )
 
@@ -146,12 +145,6 @@ def least(told: pd.DataFrame) -> dict[str, float]:
         "ankle": last["ankle_angle"],
         "bar": HIGHEST[f"{DEFAULT:g}"],
     }
-
-
-def milliseconds(rows: pd.DataFrame) -> str:
-    """Of the processor, that the classical chain's kinematics took for a frame."""
-    classical = rows[(rows.chain == CLASSICAL) & (rows.refused == "")]
-    return f"{1000 * classical['seconds kinematics'].sum() / classical.frames.sum():.0f}"
 
 
 def more(results: Results) -> pd.DataFrame:
