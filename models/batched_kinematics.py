@@ -79,8 +79,7 @@ class Solver:
         self.markers = RigidMarkers(self.skeleton, list(weights))
         self.weight = torch.tensor(list(weights.values()), dtype=torch.float64, device=device)
         self.free = self.markers.free
-        self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
-        self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
+        self.lower, self.upper = (limit[self.free] for limit in self.skeleton.limits())
         self.negligible = self.weight.sum() * NEGLIGIBLE_M**2
         self.cyclic = _cyclic(self.skeleton)
         self.heading, self.travel = _root(self.skeleton)

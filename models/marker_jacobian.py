@@ -40,12 +40,13 @@ class MarkerJacobian(nn.Module):
     def forward(self, coordinates: Float[Tensor, "*batch coordinate"]) -> "MovingMarkers":
         """Return where the markers are and how they move."""
         at = self.skeleton.frames_and_axes(coordinates)
-        turned = (at.rotation[..., self.frame, :, :] @ self.location[..., None])[..., 0]
+        rotation = at.rotation[..., self.frame, :, :]
+        turned = (rotation @ self.location[..., None])[..., 0]
         position = at.position[..., self.frame, :] + turned
         velocity = at.velocity[..., self.axis, :]
         arm = position[..., self.marker, :] - at.origin[..., self.axis // 6, :]
         moves = torch.where(self.turns, torch.linalg.cross(velocity, arm), velocity)
-        return MovingMarkers(position, at.velocity, moves)
+        return MovingMarkers(position, rotation, moves)
 
     def jacobian(self, moving: "MovingMarkers") -> Float[Tensor, "*batch free marker 3"]:
         """Return how the markers move with the free coordinates, m per rad or m."""
@@ -59,7 +60,7 @@ class MovingMarkers(NamedTuple):
 
     position: Float[Tensor, "*batch marker 3"]
     """In ground, m."""
-    velocity: Float[Tensor, "*batch axis 3"]
-    """Of the joints' axes, see `FramesAndAxes`."""
+    rotation: Float[Tensor, "*batch marker 3 3"]
+    """From the frame of each one's body to ground."""
     moves: Float[Tensor, "*batch pair 3"]
     """Of a marker by an axis, per rad or m of the coordinate that drives it."""

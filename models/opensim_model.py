@@ -4,7 +4,7 @@ Seth et al., OpenSim: Simulating musculoskeletal dynamics and neuromuscular cont
 and animal movement, PLoS Comput Biol 14(7), 2018.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -151,6 +151,21 @@ def check_markers(model, names: Iterable[str]) -> None:
             "augmenter's marker set (--markers), or choose a packaged model: best, "
             + ", ".join(each.name for each in MODELS)
         )
+
+
+def scaled_copy(model, factors: Mapping[str, Float[np.ndarray, "3"]], mass_kg: float) -> Any:
+    """Copy a model with bodies stretched by factors along their axes, and of some mass in all."""
+    package, copy, scales = opensim(), model.clone(), opensim().ScaleSet()
+    copy.finalizeConnections()
+    for body, factor in factors.items():
+        scale = package.Scale()
+        scale.setSegmentName(body)
+        scale.setScaleFactors(package.Vec3(*map(float, factor)))
+        scale.setApply(True)
+        scales.cloneAndAppend(scale)
+    copy.scale(copy.initSystem(), scales, True, float(mass_kg))
+    copy.initSystem()
+    return copy
 
 
 def stripped_copy(model) -> tuple[Any, dict[str, tuple[str, Any, float]]]:

@@ -233,6 +233,13 @@ class Skeleton(nn.Module):
         """Return the coordinates with coupled ones as those that they follow want them."""
         return self._settled(coordinates)[0]
 
+    def limits(self) -> tuple[Float[Tensor, "coordinate"], Float[Tensor, "coordinate"]]:
+        """Return the ranges that the model keeps coordinates within; infinite if it does not."""
+        return (
+            self.lower.masked_fill(~self.clamped, -torch.inf),
+            self.upper.masked_fill(~self.clamped, torch.inf),
+        )
+
     def hanging(self) -> Bool[Tensor, "joint frame"]:
         """Return whether a frame hangs on a joint. Frame 0 is ground, then come joints' children."""
         joints = len(self.parent)

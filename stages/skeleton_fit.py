@@ -119,12 +119,6 @@ def gathered(trial: Trial, others: Sequence[Trial], kinds: Collection[str]) -> l
     return found
 
 
-def points_of(evidence: TrialEvidence) -> set[str]:
-    """Names of the points that a trial's evidence is of."""
-    found = (evidence.images, evidence.keypoints, evidence.markers)
-    return {name for each in found if each for name in each.names}
-
-
 def fit_skeleton(
     name: str,
     evidence: Sequence[TrialEvidence],
@@ -155,7 +149,7 @@ def fit_skeleton(
     rotational = rotational_coordinates(subject.model)
     return Solved(
         subject.model,
-        Motion(found.angles, found.error_m.filter(sorted(points_of(own)))),
+        Motion(found.angles, found.error_m.filter(sorted(own.points))),
         scaling,
         notices,
         description(subject, uncertainty, rotational),
@@ -169,14 +163,13 @@ def description(
 ) -> dict[str, object]:
     """What there is to say of a fit, for people: angles in degrees, lengths in metres."""
     parameters = subject.parameters.rename_axis("name").reset_index()
-    known = uncertainty.dropna()
-    degrees = [name in rotational for name in known.index]
+    degrees = [name in rotational for name in uncertainty.index]
     return {
         "samples": {name: int(count) for name, count in subject.samples.items()},
         "noise": dict(subject.noise),
         "bias": dict(subject.bias),
         "parameters": json.loads(parameters.to_json(orient="records", double_precision=6)),
-        "uncertainty": known.where(~np.array(degrees), np.degrees(known)).to_dict(),
+        "uncertainty": uncertainty.where(~np.array(degrees), np.degrees(uncertainty)).to_dict(),
     }
 
 

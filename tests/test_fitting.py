@@ -21,9 +21,10 @@ from models.fitting.motion_equations import (
     marginal_variances,
 )
 from models.fitting.person import UNSEEN, heights_m, model_with_keypoints, proportions, scaled_model
+from models.fitting.pose_prior import LEAST_INFORMATION
 from models.fitting.rows import KINDS, compare, layout_of, measured
 from models.fitting.subject import CannotFit, fit_subject
-from models.fitting.subject_equations import LEAST_INFORMATION, Estimate, Prior, SubjectFit
+from models.fitting.subject_equations import Estimate, Prior, SubjectFit
 from models.opensim_model import generic_model, marker_positions
 from models.simulation.rig import looking_at
 from models.skeleton import read_skeleton
@@ -243,7 +244,7 @@ def test_eliminated_poses_give_the_step_of_all_equations_together():
     fit = SubjectFit(
         fit.skeleton, fit.prior, fit.layout, fit.evidence.of(torch.arange(4)), fit.interval_s
     )
-    fit.lower, fit.upper = fit.lower - 9, fit.upper + 9  # no limits
+    fit.poses.lower, fit.poses.upper = fit.poses.lower - 9, fit.poses.upper + 9  # no limits
     here = fit.look(estimate)
     stepped = fit._stepped(estimate, here, 0.0)
     samples, free = here.downhill_pose.shape

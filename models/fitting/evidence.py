@@ -53,6 +53,12 @@ class TrialEvidence:
     augmenter: str = "published"
     """Whose they are, of `augmented_markers`."""
 
+    @property
+    def points(self) -> set[str]:
+        """Names of the points that the evidence is of."""
+        found = (self.images, self.keypoints, self.markers)
+        return {name for each in found if each for name in each.names}
+
     def every(self, step: int) -> "TrialEvidence":
         """Every so-manieth sample."""
         images, points = self.images, {"keypoints": self.keypoints, "markers": self.markers}

@@ -15,17 +15,15 @@ from jaxtyping import Bool, Float
 from scipy.linalg import LinAlgError, solveh_banded
 from torch import Tensor
 
-from models.fitting.poses import Person, neutral
-from models.fitting.priors import acceleration_scale, pose_information, priors
-from models.fitting.rows import Layout, Measured, Weighed, compare, weigh
-from models.fitting.trunk import Trunk
+from models.fitting.descent import Pace, descend
+from models.fitting.pose_prior import LEAST_INFORMATION, PosePrior
+from models.fitting.poses import Person
+from models.fitting.priors import acceleration_scale, priors
+from models.fitting.rows import Layout, Measured, compare, weigh
 
-MOST_STEPS, ENOUGH = 30, 1e-5
-"""A step that lessens the cost by no more than such a share is the last."""
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-4, 1e-8, 1e6
+PACE = Pace(most_steps=30, first_damping=1e-4, least_damping=1e-8)
 TOGETHER = 256
 """Samples whose derivatives are made at once."""
-HELD, LEAST_INFORMATION = 1e12, 1e-3
 DIFFERENCE = (1.0, -2.0, 1.0)
 
 
@@ -54,13 +52,10 @@ class MotionFit:
     ):
         self.person, self.layout, self.evidence = person, layout, evidence
         self.constant_m, self.noise = constant_m, noise
-        self.free, self.neutral = person.free, neutral(person.skeleton)
-        names, skeleton = person.skeleton.coordinates, person.skeleton
-        self.information = pose_information(names, interval_s)[self.free]
-        self.trunk = Trunk(skeleton.markers, interval_s)
-        self.scale = (acceleration_scale(names) * interval_s**2)[self.free]
-        self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
-        self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
+        self.free = person.free
+        self.poses = PosePrior(person.skeleton, self.free, interval_s)
+        usual = acceleration_scale(person.skeleton.coordinates)
+        self.scale = (usual * interval_s**2)[self.free]
         self.variance = layout.variance(interval_s, noise)
 
     def solve(
@@ -70,22 +65,8 @@ class MotionFit:
         coordinates = self.person.settled(coordinates)
         position = self.person.points(coordinates).position
         self.evidence = self.evidence.seen_at(self.layout, position)
-        here, damping = self._look(coordinates), FIRST_DAMPING
-        for step in range(MOST_STEPS):
-            progress(step, MOST_STEPS)
-            while damping <= MOST_DAMPING:
-                tried = self._stepped(coordinates, here, damping)
-                there = None if tried is None else self._look(tried)
-                if there is not None and there.cost <= here.cost:
-                    break
-                damping *= 10
-            else:
-                break
-            gain, damping = here.cost - there.cost, max(damping / 10, LEAST_DAMPING)
-            coordinates, here = tried, there
-            if gain <= ENOUGH * here.cost:
-                break
-        progress(MOST_STEPS, MOST_STEPS)
+        coordinates = descend(coordinates, self._look, self._stepped, PACE, progress)
+        progress(PACE.most_steps, PACE.most_steps)
         return coordinates
 
     def errors(
@@ -129,37 +110,24 @@ class MotionFit:
     def _sample_equations(self, coordinates, evidence) -> tuple[Tensor, Tensor, Tensor]:
         posed = self.person.pose(coordinates)
         compared = compare(evidence, self.layout, posed.position)
-        known = evidence.certainty > 0
-        error = torch.where(known, compared.residual - self.constant_m, 0.0)
-        weighed: Weighed = weigh(error, evidence, self.layout, self.variance, self.noise)
+        error = compared.residual - self.constant_m
+        weighed = weigh(error, evidence, self.layout, self.variance, self.noise)
         along = posed.by_coordinate[:, :, self.layout.point]
         rows = torch.einsum("srx,scrx->scr", compared.direction, along)
         heavy = rows * weighed.weight[:, None]
-        away = (self.neutral - coordinates)[:, self.free]
-        bent, unbending, stiffness = self.trunk(posed)
-        pulled = self.information * away + unbending
-        assumed = torch.diag(self.information) + stiffness
-        cost = weighed.cost + bent + (self.information * away**2).sum(-1) / 2
+        usual, pulled, assumed = self.poses(posed, coordinates)
         downhill = (heavy @ error[..., None])[..., 0] + pulled
-        return cost, heavy @ rows.mT + assumed, downhill
+        return weighed.cost + usual, heavy @ rows.mT + assumed, downhill
 
     def _stepped(self, coordinates: Tensor, here: _Look, damping: float) -> Tensor | None:
         """Coordinates after a step, those at limits held; None if the equations are not definite."""
-        at = coordinates[:, self.free]
-        held = ((at <= self.lower) & (here.downhill < 0)) | (
-            (at >= self.upper) & (here.downhill > 0)
-        )
-        size = here.normal.diagonal(dim1=-2, dim2=-1)
-        normal = here.normal + torch.diag_embed(damping * size + LEAST_INFORMATION + HELD * held)
+        normal = self.poses.damped(here.normal, coordinates, here.downhill, damping)
         bands = _banded(normal.numpy(), here.smooth.numpy())
         try:
             step = solveh_banded(bands, here.downhill.flatten().numpy(), lower=True)
         except LinAlgError:
             return None
-        tried = coordinates.clone()
-        moved = at + torch.from_numpy(step).reshape(at.shape)
-        tried[:, self.free] = moved.clamp(self.lower, self.upper)
-        return tried
+        return self.poses.moved(coordinates, torch.from_numpy(step).reshape(here.downhill.shape))
 
 
 def _second_differences(values: Float[Tensor, "sample free"]) -> Float[Tensor, "inner free"]:

@@ -22,16 +22,16 @@ from models.opensim_model import (
     check_markers,
     load_model,
     opensim,
+    scaled_copy,
     telling_opensim_errors,
 )
-from models.simulation.landmarks import SOLE_HEIGHT_M, lengths, placements
+from models.simulation.crowd import UPRIGHT, upright
+from models.simulation.landmarks import SOLE_HEIGHT_M, body_scales, placements
 from models.simulation.subject import GROUPS, group_and_side
 from models.skeleton import Skeleton
 
 TOP, BOTTOM = "Head", ("RHeel", "LHeel", "RBigToe", "LBigToe")
 """Keypoints between which a model that stands upright is as tall as the person."""
-UPRIGHT = ("knee_angle_r", "knee_angle_l")
-"""Are 0, and all others at their default, where height is measured."""
 UNSEEN = (*SOLES, *TRUNK)
 """Points that are on the model for what is assumed of it, and nobody measures."""
 PAIRED = tuple(name for name in GROUPS if name not in ("pelvis", "trunk"))
@@ -51,7 +51,8 @@ def model_with_keypoints(
     add_markers(model, generic.folder / generic.markers)
     check_markers(model, MARKERS)
     bodies = [body.getName() for body in model.getBodyList()]
-    placed, sizes, wanted = placements(bodies), _sizes(model), {TOP, *BOTTOM, *names}
+    placed, wanted = placements(bodies), {TOP, *BOTTOM, *names}
+    sizes = body_scales(body_poses(model, pd.DataFrame(dict.fromkeys(UPRIGHT, [0.0]))))
     places = {name: place for name, place in placed.items() if name in wanted}
     level = np.array([1.0, 0.0, 1.0])
     places |= {name: (body, placed[above][1] * level) for name, (body, above) in SOLES.items()}
@@ -77,18 +78,6 @@ def _add_marker(model, name: str, body: str, location_m: Float[np.ndarray, "3"])
     marker.setParentFrameName(f"/bodyset/{body}")
     marker.set_location(package.Vec3(*map(float, location_m)))
     markers.cloneAndAppend(marker)
-
-
-def _sizes(model) -> dict[str, float]:
-    """Length of each body against the model that keypoints were placed on."""
-    upright = pd.DataFrame({name: [0.0] for name in UPRIGHT})
-    poses = body_poses(model, upright)
-    place = dict(zip(poses.names, poses.position[0], strict=True))
-    return {
-        body: float(np.linalg.norm(place[start] - place[end])) / reference
-        for body, (start, end, reference) in lengths().items()
-        if start in place and end in place
-    }
 
 
 def proportions(bodies: Sequence[str], size_spread: float) -> Proportions:
@@ -119,9 +108,7 @@ def heights_m(
 
     The largest is the person's height. It is linear in the scale factors but for the thickness of soles.
     """
-    pose = skeleton.default.clone()
-    pose[[skeleton.coordinates.index(name) for name in UPRIGHT]] = 0.0
-    height = skeleton.marker_positions(pose, scale)[..., 1]
+    height = skeleton.marker_positions(upright(skeleton), scale)[..., 1]
     top, *soles = (height[..., skeleton.markers.index(name)] for name in (TOP, *BOTTOM))
     return torch.stack([top - sole for sole in soles], -1) + SOLE_HEIGHT_M
 
@@ -136,21 +123,12 @@ def scaled_model(
 
     Without points that nobody measures.
     """
-    package = opensim()
-    copy, scales = model.clone(), package.ScaleSet()
-    copy.finalizeConnections()
-    for body, factors in scale.items():
-        each = package.Scale()
-        each.setSegmentName(body)
-        each.setScaleFactors(package.Vec3(*map(float, factors)))
-        each.setApply(True)
-        scales.cloneAndAppend(each)
     with telling_opensim_errors("scaling the model"):
-        copy.scale(copy.initSystem(), scales, True, float(mass_kg))
+        copy = scaled_copy(model, scale, mass_kg)
         for marker_name, offset in offsets_m.items():
             marker = copy.updMarkerSet().get(marker_name)
             place = marker.get_location().to_numpy() + offset
-            marker.set_location(package.Vec3(*map(float, place)))
+            marker.set_location(opensim().Vec3(*map(float, place)))
         for unseen in UNSEEN:
             copy.updMarkerSet().remove(copy.getMarkerSet().getIndex(unseen))
         copy.initSystem()

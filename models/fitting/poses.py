@@ -90,9 +90,6 @@ class Person:
         by some factors is the place that these alone give.
         """
         moving = self.points(coordinates)
-        rotation, _ = self.scaled(coordinates)
-        frame = self.skeleton.marker_frame
-        body = torch.argsort(self.skeleton.frame_of_body)[frame - 1]
         ways = self.scale * self.proportions.log_scale
         nothing = torch.zeros_like(self.scale)
         place = self.skeleton.marker_positions(
@@ -102,5 +99,5 @@ class Person:
             moving.position,
             self.points.jacobian(moving)[:, self._told],
             place[:, 1:] - place[:, :1],
-            rotation[:, body],
+            moving.rotation,
         )

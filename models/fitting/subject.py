@@ -110,7 +110,7 @@ def _problem(
     whole: Skeleton, trials: Sequence[TrialEvidence], height_m: float
 ) -> tuple[SubjectFit, Estimate, dict[str, int]]:
     """The fit's equations, where it starts, and how many samples of each trial it looks at."""
-    known = {name for trial in trials for name in _names(trial)} & FITTED
+    known = set().union(*(trial.points for trial in trials)) & FITTED
     points = [name for name in whole.markers if name in known]
     if not points:
         raise CannotFit("none of the keypoints or markers has a place on the model.")
@@ -137,11 +137,6 @@ def _problem(
     estimate.parameter[0] = np.log(size) / shape.spread[0]
     samples = {trial.name: len(rows) for trial, rows in zip(trials, chosen, strict=True)}
     return fit, estimate, samples
-
-
-def _names(trial: TrialEvidence) -> tuple[str, ...]:
-    found = (trial.images, trial.keypoints, trial.markers)
-    return tuple(name for each in found if each for name in each.names)
 
 
 def _point_spread_m(name: str, augmenter: str) -> float:
@@ -283,7 +278,7 @@ def _told(
     model, fit: SubjectFit, estimate: Estimate, counts: Mapping[str, int], mass_kg: float
 ) -> FittedSubject:
     """Put what was found into words and into a model."""
-    person, layout, prior = fit.person(estimate.parameter), fit.layout, fit.prior
+    person = fit.person(estimate.parameter)
     deviation, poses = fit.deviations(estimate)
     points, skeleton = fit.skeleton.markers, fit.skeleton
     offset_m = fit.offset_m(estimate.parameter).numpy()
@@ -297,33 +292,34 @@ def _told(
             for n, o in zip(points, offset_m, strict=True)
             if n not in UNSEEN
         },
-        _parameter_table(fit, estimate, deviation, layout, prior),
+        _parameter_table(fit, estimate, deviation),
         pd.Series(poses.median(0).values.numpy(), list(skeleton.coordinates)),
         dict(zip(KINDS, estimate.noise.tolist(), strict=True)),
         dict(zip(KINDS, estimate.bias.tolist(), strict=True)),
         dict(counts),
         fit.stature(estimate)[0],
         person,
-        layout,
+        fit.layout,
         constant_m,
     )
 
 
-def _parameter_table(fit, estimate, deviation, layout: Layout, prior: Prior) -> pd.DataFrame:
+def _parameter_table(
+    fit: SubjectFit, estimate: Estimate, deviation: Float[Tensor, "parameter"]
+) -> pd.DataFrame:
     """One row a parameter; errors common to all of a view are left out."""
-    points = fit.skeleton.markers
-    rows = range(len(layout.point))
-    whole = [name in AXES for name in layout.sources]
+    points, layout, prior = fit.skeleton.markers, fit.layout, fit.prior
+    axes = [AXIS_NAMES[3 if name in AXES else 2] for name in layout.sources]
     names = list(prior.proportions.names)
     names += [f"{name}, {axis}" for name in points for axis in AXIS_NAMES[3]]
     names += [
-        f"{layout.sources[source].removeprefix('/')} {points[point]}, {AXIS_NAMES[3 if whole[source] else 2][axis]}"
+        f"{layout.sources[source].removeprefix('/')} {points[point]}, {axes[source][axis]}"
         for point, source, axis in zip(
             layout.point.tolist(), layout.source.tolist(), layout.axis.tolist(), strict=True
         )
     ]
     kinds = ["scale"] * len(prior.proportions.names) + ["offset"] * 3 * len(points)
-    kinds += ["constant error" for _ in rows]
+    kinds += ["constant error"] * len(layout.point)
     size = torch.cat(
         [prior.proportions.spread, prior.point_m.repeat_interleave(3), estimate.bias[layout.kind] * layout.bias_m]
     )  # fmt: skip

@@ -12,22 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.fitting.descent import Pace, descend
 from models.fitting.person import heights_m
-from models.fitting.poses import Person, Proportions, neutral, told_coordinates
-from models.fitting.priors import pose_information
+from models.fitting.pose_prior import PosePrior
+from models.fitting.poses import Person, Proportions, told_coordinates
 from models.fitting.rows import BIAS, KINDS, NOISE, Layout, Measured, compare, weigh
-from models.fitting.trunk import Trunk
 from models.skeleton import Skeleton
 
-ROUNDS, STEPS_A_ROUND = 6, 6
+ROUNDS, ROUND = 6, Pace(most_steps=6, first_damping=1e-3, least_damping=1e-7)
 """Sizes of errors are estimated anew after each round of steps."""
-ENOUGH = 1e-5
-"""A step that lessens the cost by no more than such a share ends a round."""
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-7, 1e6
 LONGEST_STEP = 0.5
 """rad or m: no coordinate goes farther in one step."""
-HELD, LEAST_INFORMATION = 1e12, 1e-3
-"""Information, 1/rad² or 1/m², that keeps a coordinate at a limit of its range, and that all have."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +84,8 @@ class SubjectFit:
         self.skeleton, self.prior = skeleton, prior
         self.layout, self.evidence, self.interval_s = layout, evidence, interval_s
         self.constants = len(layout.point) + layout.shared_columns().shape[1]
-        self.free, self.neutral = told_coordinates(skeleton), neutral(skeleton)
-        self.information = pose_information(skeleton.coordinates, interval_s)[self.free]
-        self.trunk = Trunk(skeleton.markers, interval_s)
-        self.lower = skeleton.lower.masked_fill(~skeleton.clamped, -torch.inf)[self.free]
-        self.upper = skeleton.upper.masked_fill(~skeleton.clamped, torch.inf)[self.free]
+        self.free = told_coordinates(skeleton)
+        self.poses = PosePrior(skeleton, self.free, interval_s)
 
     def knowing(self, height_m: tuple[float, float]) -> "SubjectFit":
         """The same with a height that is known, and its standard deviation."""
@@ -134,27 +126,10 @@ class SubjectFit:
     def solve(self, estimate: Estimate, progress=lambda done, total: None) -> Estimate:
         """Go down from an estimate until nothing changes, sizes of errors included."""
         for step in range(ROUNDS):
-            estimate = self._improved(estimate)
+            estimate = descend(estimate, self.look, self._stepped, ROUND)
             progress(step + 1, ROUNDS)
             if step + 1 < ROUNDS:
                 estimate = self._resized(estimate)
-        return estimate
-
-    def _improved(self, estimate: Estimate) -> Estimate:
-        here, damping = self.look(estimate), FIRST_DAMPING
-        for _ in range(STEPS_A_ROUND):
-            while damping <= MOST_DAMPING:
-                tried = self._stepped(estimate, here, damping)
-                there = self.look(tried)
-                if there.cost <= here.cost:
-                    break
-                damping *= 10
-            else:
-                return estimate
-            gain, damping = here.cost - there.cost, max(damping / 10, LEAST_DAMPING)
-            estimate, here = tried, there
-            if gain <= ENOUGH * here.cost:
-                break
         return estimate
 
     def look(self, estimate: Estimate) -> _Look:
@@ -163,11 +138,8 @@ class SubjectFit:
         posed = person.pose_with_shape(estimate.coordinates)
         compared = compare(self.evidence, layout, posed.position)
         constant = self.constant_of(estimate)
-        of_source = self.parts[-1]
-        error = compared.residual - constant @ estimate.parameter[of_source]
+        error = compared.residual - constant @ estimate.parameter[self.parts[-1]]
         variance = layout.variance(self.interval_s, estimate.noise)
-        known = self.evidence.certainty > 0
-        error = torch.where(known, error, 0.0)
         weighed = weigh(error, self.evidence, layout, variance, estimate.noise)
         by_pose, by_shape = self._row_derivatives(posed, compared.direction)
         weight = weighed.weight[..., None]
@@ -182,12 +154,9 @@ class SubjectFit:
         )
         pull = weighed.weight * error
         downhill = torch.cat([shape_rows.mT @ pull.flatten(), constant.mT @ pull.sum(0)])
-        away = (self.neutral - estimate.coordinates)[:, self.free]
         tall, tall_slope = self._too_tall(person)
-        bent, unbending, stiffness = self.trunk(posed)
-        pulled = self.information * away + unbending
-        assumed = torch.diag(self.information) + stiffness
-        cost = (weighed.cost + bent).sum() + (self.information * away**2).sum() / 2
+        usual, pulled, assumed = self.poses(posed, estimate.coordinates)
+        cost = (weighed.cost + usual).sum()
         cost = cost + (estimate.parameter**2).sum() / 2 + tall**2 / 2
         downhill = downhill - estimate.parameter
         downhill[self.parts[0]] -= tall * tall_slope
@@ -202,7 +171,7 @@ class SubjectFit:
             downhill,
             weighed.squares.sum(0),
             normal,
-            known.double().sum(0),
+            (self.evidence.certainty > 0).double().sum(0),
         )
 
     def _row_derivatives(self, posed, direction) -> tuple[Tensor, Tensor]:
@@ -236,12 +205,10 @@ class SubjectFit:
         wanted_m, spread_m = self.prior.height_m
         return (tall_m - wanted_m) / spread_m, slope / spread_m
 
-    def _reduced(self, here: _Look, at: Tensor, damping: float) -> "_Reduced":
+    def _reduced(self, estimate: Estimate, here: _Look, damping: float = 0.0) -> "_Reduced":
         """The normal equations with poses eliminated; coordinates held at limits have none."""
         downhill = here.downhill_pose
-        held = ((at <= self.lower) & (downhill < 0)) | ((at >= self.upper) & (downhill > 0))
-        size = here.of_pose.diagonal(dim1=-2, dim2=-1)
-        normal = here.of_pose + torch.diag_embed(damping * size + LEAST_INFORMATION + HELD * held)
+        normal = self.poses.damped(here.of_pose, estimate.coordinates, downhill, damping)
         factor = torch.linalg.cholesky(normal)
         solved = torch.cholesky_solve(torch.cat([here.of_both, downhill[..., None]], -1), factor)
         by_parameter, alone = solved[..., :-1], solved[..., -1]
@@ -252,13 +219,11 @@ class SubjectFit:
         return _Reduced(factor, by_parameter, alone, left, rest)
 
     def _stepped(self, estimate: Estimate, here: _Look, damping: float) -> Estimate:
-        at = estimate.coordinates[:, self.free]
-        reduced = self._reduced(here, at, damping)
+        reduced = self._reduced(estimate, here, damping)
         step = torch.linalg.solve(reduced.left, reduced.downhill)
         poses = reduced.alone - reduced.by_parameter @ step
         poses = poses * (LONGEST_STEP / poses.abs().amax(-1, keepdim=True)).clamp(max=1)
-        coordinates = estimate.coordinates.clone()
-        coordinates[:, self.free] = (at + poses).clamp(self.lower, self.upper)
+        coordinates = self.poses.moved(estimate.coordinates, poses)
         return replace(estimate, coordinates=coordinates, parameter=estimate.parameter + step)
 
     def _resized(self, estimate: Estimate) -> Estimate:
@@ -266,7 +231,7 @@ class SubjectFit:
         as were not used up for what was sought; those that stay by what was found and is open.
         """
         here = self.look(estimate)
-        reduced = self._reduced(here, estimate.coordinates[:, self.free], 0.0)
+        reduced = self._reduced(estimate, here)
         spent = torch.cholesky_solve(here.data, reduced.factor).diagonal(dim1=-2, dim2=-1).sum()
         unspent = max(1 - float(spent / here.rows.sum()), 0.1)
         first = self.parts[2].start
@@ -292,7 +257,7 @@ class SubjectFit:
         return torch.linalg.inv(self._at(estimate).left)
 
     def _at(self, estimate: Estimate) -> "_Reduced":
-        return self._reduced(self.look(estimate), estimate.coordinates[:, self.free], 0.0)
+        return self._reduced(estimate, self.look(estimate))
 
     def deviations(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """Standard deviations given all evidence: of the parameters, and of each sample's coordinates by

@@ -80,7 +80,7 @@ def keypoint_positions(
 
     Raises PipelineError if the model lacks a body.
     """
-    placed, scale = {}, _body_scales(poses)
+    placed, scale = {}, body_scales(poses)
     for name, (body, location) in placements(poses.names).items():
         index = poses.names.index(body)
         moved = location * scale[body] + (offsets_m or {}).get(name, 0.0)
@@ -176,7 +176,7 @@ def _face() -> dict[str, np.ndarray]:
     return {f"Face{number}": point for number, point in enumerate(flat * [1, 1, -1], start=1)}
 
 
-def _body_scales(poses: BodyPoses) -> dict[str, float]:
+def body_scales(poses: BodyPoses) -> dict[str, float]:
     """Length of each body, relative to the reference model's."""
     first = dict(zip(poses.names, poses.position[0], strict=True))
     return {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from models.opensim_model import body_poses, opensim, telling_opensim_errors
+from models.opensim_model import body_poses, scaled_copy, telling_opensim_errors
 from models.simulation.landmarks import SOLE_HEIGHT_M, check_bodies, keypoint_positions
 
 STATURE_M = {"female": (1.629, 0.064), "male": (1.756, 0.069)}
@@ -91,17 +91,6 @@ def _factor(body: str, person: Person) -> float:
 
 
 def _scaled(model, factors: dict[str, float], mass_kg: float):
-    package = opensim()
-    copy = model.clone()
-    copy.finalizeConnections()
-    scales = package.ScaleSet()
-    for body, factor in factors.items():
-        scale = package.Scale()
-        scale.setSegmentName(body)
-        scale.setScaleFactors(package.Vec3(float(factor)))
-        scale.setApply(True)
-        scales.cloneAndAppend(scale)
+    along_axes = {body: np.full(3, factor) for body, factor in factors.items()}
     with telling_opensim_errors("scaling the simulated person's model"):
-        copy.scale(copy.initSystem(), scales, True, float(mass_kg))
-        copy.initSystem()
-    return copy
+        return scaled_copy(model, along_axes, mass_kg)
