@@ -233,7 +233,7 @@ def _linear(trial: Trial) -> np.ndarray:
     keypoints = load_dataset(trial.folder("synchronize") / "keypoints.nc")
     cameras, _ = read_cameras(trial.calibration, trial.cameras)
     keypoints = keypoints.sel(camera=trial.cameras)
-    seen = Seen.through_lenses(cameras, keypoints.position.values, keypoints.confidence.values)
+    seen = Seen.of(cameras, keypoints)
     return direct_linear(seen.image, seen.camera_from_world)
 
 

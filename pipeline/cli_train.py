@@ -123,7 +123,8 @@ def _tell_plan(recipe, device) -> None:
     from models.training.run import kind_of
     from models.training.steps import start_training
 
-    parameters = sum(each.numel() for each in start_training(recipe, "cpu").network.parameters())
+    network = start_training(recipe, "cpu").network
+    parameters = sum(each.numel() for each in network.parameters())
     frames = recipe.steps * recipe.windows * recipe.frames
     console.print(
         f"[bold]{recipe.method}[/] {parameters:,} parameters; {recipe.steps:,} steps of "
@@ -132,20 +133,20 @@ def _tell_plan(recipe, device) -> None:
         soft_wrap=True,
     )
     if recipe.method != "augmenter":
-        _tell_cost(recipe)
+        _tell_cost(recipe, network)
 
 
-def _tell_cost(recipe) -> None:
+def _tell_cost(recipe, network) -> None:
     """Print what a network that triangulates must do for a frame, and how fast that can be."""
     from models.simulation.population import draw
     from models.training.cost import H200, cost_of
     from models.training.run import training_skeleton
-    from models.training.steps import TRAINED_ON, random_numbers, start_training
+    from models.training.steps import TRAINED_ON, random_numbers
 
     generator = random_numbers("cpu", TRAINED_ON, recipe.seed, 0)
     population = recipe.population.model_copy(update={"performances": 1})
     examples = draw(population, training_skeleton(), 1, 1, VIEWS_OF_PLAN, generator)
-    cost = cost_of(start_training(recipe, "cpu").network, examples, generator)
+    cost = cost_of(network, examples, generator)
     limit = "arithmetic" if cost.is_bound_by_arithmetic(H200) else "memory"
     for line in (
         f"  a frame     {cost.flops / 1e9:.3g} GFLOP (matrix products and convolutions), "

@@ -20,7 +20,7 @@ from stages.scaling import notices_about_scale
 from stages.series import by_name
 from stages.solved import Solved
 from stages.trial import Progress, Trial
-from stages.triangulate import Seen
+from stages.triangulate import Seen, swapped_in
 
 PARAMETERS, DEVIATIONS = "fit_parameters.csv", "angles_sd.csv"
 DETERMINED = 0.5
@@ -75,17 +75,7 @@ def _images(trial: Trial, points: xr.Dataset) -> ImageEvidence:
     cameras = [str(name) for name in keypoints.camera.values]
     names = [str(name) for name in keypoints.keypoint.values]
     calibrated, _ = read_cameras(trial.calibration, cameras, image_sizes(timeline), trial.world_up)
-    swapped = {
-        str(chain): points.swapped.sel(chain=chain, camera=cameras)
-        .transpose("camera", "time")
-        .values
-        for chain in points.chain.values
-    }
-    seen = Seen.through_lenses(
-        calibrated,
-        keypoints.position.transpose("camera", "time", "keypoint", "axis").values,
-        keypoints.confidence.transpose("camera", "time", "keypoint").values,
-    ).exchanged(swapped, names)
+    seen = Seen.of(calibrated, keypoints).exchanged(swapped_in(points, cameras), names)
     return ImageEvidence(
         tuple(cameras), tuple(names), seen.image, seen.confidence, seen.camera_from_world
     )

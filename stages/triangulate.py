@@ -71,6 +71,15 @@ class Seen:
         image = np.stack([camera.undistort(pixels) for camera, pixels in views])
         return cls(cameras, position, confidence, image)
 
+    @classmethod
+    def of(cls, cameras: Sequence[Camera], keypoints: xr.Dataset) -> "Seen":
+        """What is in a dataset of synchronised keypoints."""
+        return cls.through_lenses(
+            cameras,
+            keypoints.position.transpose("camera", "time", "keypoint", "axis").values,
+            keypoints.confidence.transpose("camera", "time", "keypoint").values,
+        )
+
     @property
     def camera_from_world(self) -> Float[np.ndarray, "camera 3 4"]:
         """Extrinsics."""
@@ -182,6 +191,12 @@ def as_dataset(
     )
 
 
+def swapped_in(points: xr.Dataset, cameras: Sequence[str]) -> Swapped:
+    """Where left and right were exchanged, of `as_dataset`'s points, for some cameras in their order."""
+    swapped = points.swapped.sel(camera=list(cameras)).transpose("chain", "camera", "time")
+    return dict(zip(map(str, points.chain.values), swapped.values, strict=True))
+
+
 def dropped_views(points: xr.Dataset) -> xr.DataArray:
     """1 where a view was dropped, 0 where it was used, of keypoints that several views show."""
     several = points.view_seen.sum("camera") > 1
@@ -278,11 +293,9 @@ def run(trial: Trial, settings: Settings, out: Path, progress: Progress) -> list
     timeline = load_dataset(trial.folder("frames") / "timeline.nc")
     names = [str(name) for name in keypoints.camera.values]
     cameras, notices = read_cameras(trial.calibration, names, image_sizes(timeline), trial.world_up)
-    position = keypoints.position.transpose("camera", "time", "keypoint", "axis").values
-    confidence = keypoints.confidence.transpose("camera", "time", "keypoint").values
     known = [str(name) for name in keypoints.keypoint.values]
     of_trial = 1 / timeline.attrs["rate_hz"], known, settings
-    seen = Seen.through_lenses(cameras, position, confidence)
+    seen = Seen.of(cameras, keypoints)
     swapped = find_exchanged(seen, *of_trial)
     with heatmaps_of(trial, settings, keypoints, timeline, cameras) as stored:
         heatmaps = exchanged(stored, swapped) if stored else None

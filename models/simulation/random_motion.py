@@ -6,6 +6,7 @@ synchronous. The pelvis is not placed: that is `placed`.
 
 import math
 import tomllib
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 
@@ -56,21 +57,29 @@ def draw_motion(
     """
     motion = draws.choice([1.0] * len(MOTIONS), windows)
     performed = draws.happens(performed_share, windows)
-    size = _unsteadiness(windows, draws)[:, None, None, None]
+    size = unsteadiness(windows, draws)[:, None, None, None]
     unsteady = performances.draw(motion, frames, draws) + size * _waves(
         skeleton, windows, frames, draws
     )
-    free = _free(skeleton, windows, frames, draws)
+    free = free_poses(skeleton, windows, 2, draws, lambda: _waves(skeleton, windows, frames, draws))
     poses = torch.where(performed[:, None, None, None], unsteady, free)
+    return in_one_place(poses, skeleton), performed, performed & (motion == WALKING)
+
+
+def in_one_place(
+    poses: Float[Tensor, "*pose coordinate"], skeleton: Skeleton
+) -> Float[Tensor, "*pose coordinate"]:
+    """The poses within the model's ranges, with the pelvis at the origin."""
     poses = poses.clamp(skeleton.lower, skeleton.upper)
     rooted = [
         name.startswith("pelvis_t") and name != "pelvis_tilt" for name in skeleton.coordinates
     ]
     poses[..., rooted] = 0.0
-    return poses, performed, performed & (motion == WALKING)
+    return poses
 
 
-def _unsteadiness(windows, draws) -> Float[Tensor, "window"]:
+def unsteadiness(windows: int, draws: Draws) -> Float[Tensor, "window"]:
+    """By how much people change a performance, rad, standard deviation."""
     least, most = UNSTEADY_DEG
     steady = draws.happens(STEADY_SHARE, windows)
     drawn = torch.where(
@@ -89,24 +98,34 @@ def _waves(skeleton, windows, frames, draws) -> Poses:
     return math.sqrt(2 / WAVES) * torch.sin(pace * time_s + phase).sum(-1)
 
 
-def _free(skeleton, windows, frames, draws) -> Poses:
-    """Angles that wander about a random pose, for most people within the usual ranges."""
+def free_poses(
+    skeleton: Skeleton,
+    windows: int,
+    moments: int,
+    draws: Draws,
+    waves: Callable[[], Float[Tensor, "window *moment coordinate"]],
+) -> Float[Tensor, "window *moment coordinate"]:
+    """Angles that wander about a random pose, for most people within the usual ranges.
+
+    `waves` draws how they wander, over so many axes of moments.
+    """
+    one, count = [1] * moments, len(skeleton.coordinates)
     usual_low, usual_high = usual_ranges(skeleton)
-    whole = draws.happens(WHOLE_RANGE_SHARE, windows, 1)
-    low = torch.where(whole, skeleton.lower, usual_low)[:, None, None]
-    high = torch.where(whole, skeleton.upper, usual_high)[:, None, None]
-    middle = draws.uniform(0, 1, windows, 1, 1, len(skeleton.coordinates))
-    size = draws.uniform(0, 0.3, windows, 1, 1, 1)
-    waves = _waves(skeleton, windows, frames, draws)
-    poses = low + (high - low) * (middle + size * waves).clamp(0, 1)
-    level = draws.happens(FEET_LEVEL_SHARE, windows, 1, 1, 1)
+    whole = draws.happens(WHOLE_RANGE_SHARE, windows, *one, 1)
+    low = torch.where(whole, skeleton.lower, usual_low)
+    high = torch.where(whole, skeleton.upper, usual_high)
+    middle = draws.uniform(0, 1, windows, *one, count)
+    size = draws.uniform(0, 0.3, windows, *one, 1)
+    wandering = waves()
+    poses = low + (high - low) * (middle + size * wandering).clamp(0, 1)
+    level = draws.happens(FEET_LEVEL_SHARE, windows, *one, 1)
     hip, knee, ankle = (
         [skeleton.coordinates.index(f"{joint}_{side}") for side in "rl"]
         for joint in ("hip_flexion", "knee_angle", "ankle_angle")
     )
     tilt = poses[..., [skeleton.coordinates.index("pelvis_tilt")]]
     flat = poses[..., knee] - poses[..., ankle] - tilt
-    uneven = math.radians(FEET_LEVEL_DEG) * waves[..., hip]
+    uneven = math.radians(FEET_LEVEL_DEG) * wandering[..., hip]
     poses[..., hip] = torch.where(level, flat + uneven, poses[..., hip])
     return poses
 

@@ -143,22 +143,13 @@ def _moving(skeleton, performances, population, windows, frames, draws) -> Poses
     motion = draws.choice([1.0] * len(MOTIONS), windows)
     performed = draws.happens(population.performed_share, windows)[:, None, None]
     waves = _waves(skeleton, windows, frames, draws)
-    least, most = random_motion.UNSTEADY_DEG
-    unsteady_deg = torch.where(
-        draws.happens(random_motion.STEADY_SHARE, windows),
-        draws.uniform(0, least, windows),
-        draws.uniform(least, most, windows),
-    )
-    unsteady = torch.deg2rad(unsteady_deg)[:, None, None] * waves
+    unsteady = random_motion.unsteadiness(windows, draws)[:, None, None] * waves
     held_deg = draws.uniform(*HELD_DEG, windows, 1, 1)
     held_deg = torch.where(draws.happens(population.held_share, windows, 1, 1), held_deg, 0.0)
     held = torch.deg2rad(held_deg) * draws.normal(windows, 1, len(skeleton.coordinates))
     followed = _followed(performances, motion, frames, draws) + unsteady + held
-    poses = torch.where(performed, followed, _free(skeleton, waves, draws))
-    poses = poses.clamp(skeleton.lower, skeleton.upper)
-    placed = [name in ("pelvis_tx", "pelvis_ty", "pelvis_tz") for name in skeleton.coordinates]
-    poses[..., placed] = 0.0
-    return poses
+    free = random_motion.free_poses(skeleton, windows, 1, draws, lambda: waves)
+    return random_motion.in_one_place(torch.where(performed, followed, free), skeleton)
 
 
 def _followed(performances: Performances, motion, frames: int, draws: Draws) -> Poses:
@@ -186,28 +177,6 @@ def _waves(skeleton, windows: int, frames: int, draws: Draws) -> Poses:
     phase = draws.uniform(0, 2 * math.pi, *shape)
     time_s = torch.arange(frames, device=pace.device)[:, None, None] / RATE_HZ
     return math.sqrt(2 / random_motion.WAVES) * torch.sin(pace * time_s + phase).sum(-1)
-
-
-def _free(skeleton, waves: Poses, draws: Draws) -> Poses:
-    """Angles that wander about a random pose, as `random_motion` has them."""
-    windows = len(waves)
-    usual_low, usual_high = random_motion.usual_ranges(skeleton)
-    whole = draws.happens(random_motion.WHOLE_RANGE_SHARE, windows, 1)
-    low = torch.where(whole, skeleton.lower, usual_low)[:, None]
-    high = torch.where(whole, skeleton.upper, usual_high)[:, None]
-    middle = draws.uniform(0, 1, windows, 1, len(skeleton.coordinates))
-    size = draws.uniform(0, 0.3, windows, 1, 1)
-    poses = low + (high - low) * (middle + size * waves).clamp(0, 1)
-    level = draws.happens(random_motion.FEET_LEVEL_SHARE, windows, 1, 1)
-    hip, knee, ankle = (
-        [skeleton.coordinates.index(f"{joint}_{side}") for side in "rl"]
-        for joint in ("hip_flexion", "knee_angle", "ankle_angle")
-    )
-    tilt = poses[..., [skeleton.coordinates.index("pelvis_tilt")]]
-    flat = poses[..., knee] - poses[..., ankle] - tilt
-    uneven = math.radians(random_motion.FEET_LEVEL_DEG) * waves[..., hip]
-    poses[..., hip] = torch.where(level, flat + uneven, poses[..., hip])
-    return poses
 
 
 def _derived(seen: Float[Tensor, "window frame 20 3"], share: float, draws: Draws):
